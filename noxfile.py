@@ -1,0 +1,55 @@
+"""Sessions: each installs what it needs and runs one command, which also works without nox.
+
+``nox --no-venv -s ablation_modes`` runs in the current environment (a CUDA one, say).
+"""
+
+import nox
+
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "tests"]
+
+
+def prepare(session: nox.Session, *extras: str) -> None:
+    """Install the project and extras, pinned; with --no-venv the environment is the user's."""
+    if session.venv_backend == "none":
+        return
+    target = f".[{','.join(extras)}]" if extras else "."
+    session.install("-c", "constraints.txt", "-e", target)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff (rules and format) and the floor plan."""
+    if session.venv_backend != "none":
+        session.install("-c", "constraints.txt", "ruff", "import-linter")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests that need no GPU; under 10 minutes on two cores."""
+    prepare(session, "test")
+    session.run("pytest", "-m", "not gpu", *session.posargs)
+
+
+@nox.session(default=False)
+def ablation_modes(session: nox.Session) -> None:
+    """Figures 6 and 7: 8, 12, 16 and 32 Fourier modes; rows, table, figures."""
+    prepare(session)
+    session.run("python", "protocols/ablation_modes.py", *session.posargs)
+
+
+@nox.session(default=False)
+def efficiency(session: nox.Session) -> None:
+    """FLOPs, memory and time of the backbones."""
+    prepare(session)
+    session.run("python", "bench/efficiency.py", *(session.posargs or ("--backbone", "*")))
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Rebuild tables and figures from rows; needs no torch at run time."""
+    prepare(session)
+    session.run("python", "bench/report.py", *session.posargs)
