@@ -1,0 +1,1 @@
+"""The harness: verbs (``bench/*.py``) on top of nouns (``bench/*/``)."""

@@ -1,0 +1,39 @@
+"""Frozen configuration, presets, hashes, command-line flags. No torch."""
+
+from bench.config.cli import CommonFlags, run_command
+from bench.config.errors import BenchError, ExitCode, MissingError, UsageError
+from bench.config.experiment import (
+    AdapterConfig,
+    DiffusionConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    SamplerConfig,
+    StageConfig,
+)
+from bench.config.hashing import as_plain, canonical_json, config_hash, derive_seed
+from bench.config.overrides import apply_overrides
+from bench.config.presets import DEPARTURES, PRESETS, experiment_preset, preset_seeds
+
+__all__ = [
+    "DEPARTURES",
+    "PRESETS",
+    "AdapterConfig",
+    "BenchError",
+    "CommonFlags",
+    "DiffusionConfig",
+    "EvaluationConfig",
+    "ExitCode",
+    "ExperimentConfig",
+    "MissingError",
+    "SamplerConfig",
+    "StageConfig",
+    "UsageError",
+    "apply_overrides",
+    "as_plain",
+    "canonical_json",
+    "config_hash",
+    "derive_seed",
+    "experiment_preset",
+    "preset_seeds",
+    "run_command",
+]

@@ -1,0 +1,83 @@
+"""What every command line shares: flags, log, exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from backbones import UnknownNameError
+from bench.config.errors import BenchError, ExitCode
+
+__all__ = ["CommonFlags", "run_command"]
+
+Flags = TypeVar("Flags")
+
+
+@dataclass(frozen=True)
+class CommonFlags:
+    """Flags with the same name and meaning in every verb and protocol."""
+
+    backbone: tuple[str, ...] = ("fno",)
+    """Backbones by name or glob, e.g. fno attention_unet '*conv*'."""
+    dataset: str = "sample"
+    """sample (= sample-4), sample-8, or a folder of PanCollection HDF5 files."""
+    sensor: str | None = None
+    """Sensor of files that do not name theirs: WV3, WV2, QB, GF2, IKONOS, GeoEye1, none."""
+    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    """Scale of the run: smoke (no claim), laptop (two cores), paper (a GPU)."""
+    seed: tuple[int, ...] = ()
+    """Seeds; empty means the preset's own."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    out: Path | None = None
+    """Result folder; the same folder continues a run."""
+    override: tuple[str, ...] = ()
+    """Config fields, e.g. stage1.steps=200 backbone.modes=16."""
+    backbone_module: Path | None = None
+    """Python file that registers a backbone of your own."""
+    dry_run: bool = False
+    """Show the cells, which are done and what the rest may cost; run nothing."""
+    list: bool = False
+    """List what can be named here (backbones, presets, datasets) and stop."""
+    force: bool = False
+    """Run cells again that are done."""
+    json: bool = False
+    """Print the result as JSON."""
+    quiet: bool = False
+    """No progress bar and no log below warnings."""
+
+
+def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: str) -> None:
+    """Parse ``sys.argv`` into ``flags_type``, run ``main``, and exit with its code.
+
+    Standard output is left to ``main``; log, progress and errors go to standard error.
+    """
+    import tyro
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    flags = tyro.cli(Annotated[(flags_type, *config)], prog=prog)  # exits with 2 on bad usage
+    quiet = getattr(flags, "quiet", False)
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
+        force=True,
+    )
+    try:
+        code = main(flags)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        code = ExitCode.INTERRUPTED
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except UnknownNameError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ExitCode.USAGE
+    sys.exit(int(code))

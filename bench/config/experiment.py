@@ -1,0 +1,219 @@
+"""The frozen description of one experiment: everything that may change a result, and no more.
+
+Sources in the field docs: [P] the NODiff paper (AAAI 2026) states it; [D] our default where the
+paper is silent, with the published recipe it follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.config.errors import UsageError
+
+__all__ = [
+    "AdapterConfig",
+    "DiffusionConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "SamplerConfig",
+    "Scheme",
+    "StageConfig",
+]
+
+Scheme = Literal["two_stage", "joint", "one_stage"]
+
+
+def _require(owner: object, **rules: bool) -> None:
+    for name, holds in rules.items():
+        if not holds:
+            value = getattr(owner, name)
+            raise UsageError(f"{type(owner).__name__}.{name} = {value!r} is out of its range")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Forward process and what the network predicts."""
+
+    timesteps: int = 500
+    """T. [D] DDIF (Information Fusion 2024) and SRINO (CVPR 2026) both use 500."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """cosine: Nichol & Dhariwal 2021, s = 0.008 [D: DDIF]. linear: Ho et al. 2020, scaled to T."""
+    target: Literal["eps", "x0", "v"] = "eps"
+    """Network output: noise [P, eq. 8 and 15], clean residual, or velocity (Salimans & Ho 2022)."""
+    residual_scale: float = 1.0
+    """X0 = residual_scale * (H - L). The paper has 1; larger values raise the signal-to-noise
+    ratio of a residual that is far smaller than unit noise."""
+
+    def __post_init__(self) -> None:
+        _require(self, timesteps=self.timesteps >= 2, residual_scale=self.residual_scale > 0)
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Reverse process. It changes results but not training."""
+
+    kind: Literal["ddim", "ddpm"] = "ddim"
+    """ddim: Song et al. 2021; ddpm: ancestral sampling, eq. 3 and 7 of the paper."""
+    steps: int = 25
+    """Network evaluations per image. [D] 25, as SRINO and DDIF."""
+    eta: float = 0.0
+    """DDIM's stochasticity: 0 deterministic, 1 ancestral. Ignored by ddpm, which is 1."""
+    spacing: Literal["trailing", "leading"] = "trailing"
+    """trailing starts at T - 1 (Lin et al. 2024); leading starts one stride earlier."""
+    tile: int | None = None
+    """Side of the tiles an image is sampled in, blended on the final x0; None: whole image.
+    An operator truncated by index covers a lower physical frequency on a larger image, so tiles
+    of the training size are the fair choice for it."""
+    overlap: int = 16
+    """Pixels shared by neighbouring tiles."""
+    clip: bool = True
+    """Clip L + x0 to the valid image range at every step."""
+    batch: int = 16
+    """Tiles or images sampled at once; no effect on the result beyond rounding."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            steps=self.steps >= 1,
+            eta=0.0 <= self.eta <= 1.0,
+            overlap=self.overlap >= 0 and (self.tile is None or self.overlap < self.tile),
+            batch=self.batch >= 1,
+        )
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What stage II adds to the frozen denoiser (section "Conditional Detail Guidance")."""
+
+    predictor_input: Literal["sobel", "sobel_magnitude", "raw"] = "sobel"
+    """What the auxiliary predictor sees of PAN and LRMS [P: Sobel-filtered]. sobel: the signed
+    gradients gx, gy; the magnitude alone loses the sign of the detail [D]."""
+    predictor_width: int = 64
+    """Channels of the detail feature V [D: the denoiser's width]."""
+    predictor_blocks: int = 4
+    """Residual blocks of the predictor ("several convolution blocks" [P])."""
+    predictor_loss: float = 0.0
+    """Weight of an L1 loss of its own on U against H; 0 is the paper's objective (eq. 15)."""
+    guidance: bool = True
+    """Conditional detail guidance adapter at every guided block (eq. 11)."""
+    guidance_form: Literal["light", "conv3x3"] = "light"
+    """phi of eq. 11: light = 1x1, GELU, depth-wise 3x3, 1x1; conv3x3 = one 3x3 [D]."""
+    low_rank: bool = True
+    """Time-aware LoRA on the adaptable operators (eq. 12-14)."""
+    rank: int = 8
+    """r of eq. 12-13 [D]."""
+    alpha: float = 1.0
+    """Scale of the increment, eq. 13 [D]."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            predictor_width=self.predictor_width >= 1,
+            predictor_blocks=self.predictor_blocks >= 0,
+            predictor_loss=self.predictor_loss >= 0,
+            rank=self.rank >= 1,
+        )
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Optimisation of one stage: AdamW, L1, EMA."""
+
+    steps: int
+    """Optimiser steps."""
+    batch: int = 32
+    """Patches per step. [D] SRINO."""
+    learning_rate: float = 1e-4
+    """Peak rate of AdamW (0.9, 0.999). [D] DDIF 1e-4, SRINO 4e-5."""
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    """cosine decays to 1 % of the rate; step multiplies it by step_factor every step_every."""
+    step_every: int = 10_000
+    """Steps between decays of the step schedule. [D] SRINO."""
+    step_factor: float = 0.5
+    """Factor of one such decay. [D] SRINO."""
+    warmup: float = 0.0
+    """Share of the steps spent on linear warm-up."""
+    weight_decay: float = 1e-4
+    """AdamW weight decay. [D] DDIF."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    ema_decay: float = 0.995
+    """Exponential moving average of the weights, used for validation and results. [D] DDIF."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            steps=self.steps >= 0,
+            batch=self.batch >= 1,
+            learning_rate=self.learning_rate > 0,
+            warmup=0 <= self.warmup < 1,
+            clip_norm=self.clip_norm > 0,
+            ema_decay=0 <= self.ema_decay < 1,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """On what, and by which convention, accuracy is measured."""
+
+    convention: str = "pancollection"
+    """Border cut of the reduced-resolution indices: pancollection, dlpan or none."""
+    images: int | None = None
+    """Number of test images; None means all of them."""
+    full_resolution: bool = True
+    """Also fuse the full-resolution set."""
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """One experiment: data, network, method, optimisation, sampling, evaluation."""
+
+    stage1: StageConfig
+    stage2: StageConfig
+    dataset: str = "sample-4"
+    backbone: str = "fno"
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the backbone's own config that differ from its defaults."""
+    scheme: Scheme = "two_stage"
+    """two_stage: NODiff. joint: its stage II network from scratch, for the steps of both stages
+    (Table 3, "w/o Stage I"). one_stage: the plain backbone conditioned on [upsampled MS, PAN]."""
+    patch: int = 64
+    """Side of a training patch, reference pixels. [D] PanCollection's patches."""
+    diffusion: DiffusionConfig = DiffusionConfig()
+    adapters: AdapterConfig = AdapterConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = 0
+
+    def stage_identity(self, stage: Literal["stage1", "stage2"], data: str) -> dict[str, Any]:
+        """Return what decides the weights at the end of a stage: an explicit list.
+
+        Args:
+            stage: stage2 contains the identity of the stage it builds on.
+            data: fingerprint of the training data.
+        """
+        identity = {
+            "data": data,
+            "backbone": self.backbone,
+            "backbone_options": dict(self.backbone_options),
+            "diffusion": self.diffusion,
+            "patch": self.patch,
+            "seed": self.seed,
+        }
+        if stage == "stage1":
+            kind = "one_stage" if self.scheme == "one_stage" else "conditioned_on_reference"
+            return {"stage": kind, "optimisation": self.stage1, **identity}
+        base = (
+            self.stage_identity("stage1", data)
+            if self.scheme == "two_stage"
+            else {"extra_steps": self.stage1.steps}
+        )
+        return {
+            "stage": self.scheme,
+            "base": base,
+            "adapters": self.adapters,
+            "optimisation": self.stage2,
+            **identity,
+        }
