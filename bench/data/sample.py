@@ -1,0 +1,145 @@
+"""The shipped sample: a crop of one Sentinel-2 scene, as the data sets sample-4 and sample-8.
+
+The repository holds reference bands only (``sample/``, see the note there); the sets are built
+from them on first use, in a few seconds, under ``results/data``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from bench.config import UsageError, canonical_json, config_hash, derive_seed
+from bench.data.cutting import Area, Cutting, write_splits
+from bench.data.files import Header, is_current
+from bench.data.wald import block_mean, simulate_pan
+from bench.imaging import get_sensor
+
+__all__ = ["SAMPLES", "build_sample"]
+
+log = logging.getLogger(__name__)
+
+_SOURCE = Path(__file__).resolve().parent / "sample"
+_CACHE = Path(__file__).resolve().parents[2] / "results" / "data"
+_VERSION = 1  # of the recipe: raise it when code below it changes what the files hold
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    bands: tuple[str, ...]
+    resolution: int
+    """Of the reference, in metres."""
+    cutting: Cutting
+    pan_bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
+    pan_weights: tuple[float, ...] = (0.15, 0.25, 0.30, 0.30)
+    """Roughly the share of a 450-900 nm panchromatic response that each band covers."""
+    pan_gain: float = 0.15
+    """MTF of the PAN camera at the Nyquist frequency of its 10 m grid (METRICS 'none')."""
+    pan_noise: float = 10.0
+    """Standard deviation in counts: a signal-to-noise ratio of about 100 over land."""
+    peak: float = 10000.0
+
+
+_RECIPES = {
+    "sample-4": _Recipe(
+        bands=("B02", "B03", "B04", "B08"),
+        resolution=10,
+        cutting=Cutting(ratio=4, patch=64, stride=24, tile=256, full_tile=256, margin=32),
+    ),
+    "sample-8": _Recipe(
+        bands=("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A"),
+        resolution=20,
+        cutting=Cutting(ratio=4, patch=64, stride=12, tile=128, full_tile=256, margin=16),
+    ),
+}
+SAMPLES = tuple(_RECIPES)
+"""Names of the shipped data sets."""
+
+
+def build_sample(name: str, cache: Path | None = None) -> Path:
+    """Return the folder of a shipped data set, building its files where they are not up to date.
+
+    Args:
+        name: one of :data:`SAMPLES`.
+        cache: parent of the folder; ``results/data`` of the repository when None.
+    """
+    if name not in _RECIPES:
+        raise UsageError(f"unknown sample {name!r}; expected one of {', '.join(SAMPLES)}")
+    recipe = _RECIPES[name]
+    header = _header(name, recipe)
+    folder = (cache or _CACHE) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not is_current(folder, header.fingerprint):
+            log.info("building %s in %s", name, folder)
+            write_splits(_areas(name, recipe), folder, recipe.cutting, header)
+    return folder
+
+
+def _header(name: str, recipe: _Recipe) -> Header:
+    sources = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(_SOURCE.glob("*.h5"))
+    }
+    settings: dict[str, Any] = {"sample": name, "version": _VERSION, "recipe": recipe}
+    weights = ", ".join(
+        f"{weight} {band}"
+        for weight, band in zip(recipe.pan_weights, recipe.pan_bands, strict=True)
+    )
+    sensor = get_sensor("none", len(recipe.bands), peak=recipe.peak)
+    return Header(
+        sensor=replace(sensor, band_names=recipe.bands),
+        ratio=recipe.cutting.ratio,
+        fingerprint=config_hash({**settings, "sources": sources}),
+        notes=(
+            f"PAN is simulated at 10 m (Sentinel-2 has none): {weights}; "
+            f"MTF {recipe.pan_gain} at Nyquist; Gaussian noise of {recipe.pan_noise:g} counts",
+            f"reduced resolution: reference at {recipe.resolution} m, MS by Wald's protocol"
+            + ("" if recipe.resolution == 10 else ", PAN averaged to the reference's grid"),
+            "full resolution: MS averaged to 40 m, PAN at 10 m",
+        ),
+        provenance={"settings": canonical_json(settings), **_provenance()},
+    )
+
+
+def _provenance() -> dict[str, str]:
+    with h5py.File(_SOURCE / "sentinel2-10m.h5") as file:
+        return {
+            key: str(file.attrs[key]) for key in ("title", "source", "source_sha256", "licence")
+        }
+
+
+def _areas(name: str, recipe: _Recipe) -> Iterator[Area]:
+    with (
+        h5py.File(_SOURCE / "sentinel2-10m.h5") as fine,
+        h5py.File(_SOURCE / "sentinel2-20m.h5") as coarse,
+    ):
+        for region in sorted(fine):
+            bands = {**_bands(fine, region), **_bands(coarse, region)}
+            pan = simulate_pan(
+                torch.stack([bands[band] for band in recipe.pan_bands]),
+                recipe.pan_weights,
+                gain=recipe.pan_gain,
+                noise=recipe.pan_noise,
+                seed=derive_seed(0, "pan", region),
+            )
+            rows = fine[region].shape[1] * 10 // recipe.resolution
+            ms = torch.stack(
+                [block_mean(bands[band], bands[band].shape[0] // rows) for band in recipe.bands]
+            )
+            yield Area(region, str(fine[region].attrs["split"]), ms, pan)
+
+
+def _bands(file: h5py.File, region: str) -> dict[str, Tensor]:
+    """Return the bands (H, W) of a region, in float64 counts."""
+    images = torch.from_numpy(file[region][:].astype("float64"))
+    return dict(zip((str(band) for band in file.attrs["bands"]), images, strict=True))
