@@ -1,0 +1,14 @@
+"""What stage II adds to a frozen denoiser: predictor, guidance adapter, time-aware LoRA."""
+
+from bench.adapters.adapted import AdaptedDenoiser, Condition
+from bench.adapters.guidance import GuidanceAdapter
+from bench.adapters.low_rank import TimeAwareLowRank
+from bench.adapters.predictor import AuxiliaryPredictor
+
+__all__ = [
+    "AdaptedDenoiser",
+    "AuxiliaryPredictor",
+    "Condition",
+    "GuidanceAdapter",
+    "TimeAwareLowRank",
+]

@@ -1,0 +1,34 @@
+"""Grid -> cells -> rows: what every protocol and verb that computes something runs through."""
+
+from bench.running.accuracy import diffusion_cell, method_cell
+from bench.running.cells import Cell, Context
+from bench.running.experiments import (
+    Trained,
+    Workspace,
+    build_network,
+    check_experiment,
+    resolve_device,
+    train_experiment,
+)
+from bench.running.layout import REPOSITORY, default_folder, experiments, workspace
+from bench.running.presenting import present
+from bench.running.runner import run_cells
+
+__all__ = [
+    "REPOSITORY",
+    "Cell",
+    "Context",
+    "Trained",
+    "Workspace",
+    "build_network",
+    "check_experiment",
+    "default_folder",
+    "diffusion_cell",
+    "experiments",
+    "method_cell",
+    "present",
+    "resolve_device",
+    "run_cells",
+    "train_experiment",
+    "workspace",
+]

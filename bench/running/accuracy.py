@@ -1,0 +1,378 @@
+"""Accuracy cells: train or take a method, fuse the test sets, measure every index."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbones.registry import BACKBONES
+from bench.config import EvaluationConfig, ExperimentConfig, config_hash
+from bench.config.metric_specs import METRIC_SPECS
+from bench.data import Dataset, Split
+from bench.diffusion import Diffusion
+from bench.fusion import create_method
+from bench.fusion.diffusion import DiffusionFusion
+from bench.imaging import Sensor
+from bench.measure import count_flops
+from bench.measure.parameters import count_parameters
+from bench.metrics import full_resolution, reduced_resolution
+from bench.records import Row
+from bench.running.cells import Cell, Context
+from bench.running.experiments import Trained, Workspace, build_network, train_experiment
+
+__all__ = ["diffusion_cell", "method_cell"]
+
+_REDUCED = ("PSNR", "SAM", "ERGAS", "Q2n", "SCC", "SSIM", "Q", "CC", "RMSE")
+_FULL = ("D_lambda_K", "D_s", "HQNR")
+METRICS_VERSION = 1
+
+
+class FusionMethod(Protocol):
+    """What :func:`_fuse_split` needs of a method."""
+
+    def fuse(
+        self, ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor | None = None
+    ) -> Tensor: ...
+
+
+def method_cell(
+    name: str,
+    dataset: Dataset,
+    evaluation: EvaluationConfig,
+    options: Mapping[str, Any] | None = None,
+) -> Cell:
+    """Return the cell that evaluates an untrained fusion method, such as a classical one."""
+    options = dict(options or {})
+    settings = {**options, "convention": evaluation.convention}
+
+    def execute(context: Context) -> list[Row]:
+        method = create_method(name, bands=dataset.sensor.bands, **options)
+        return _evaluate(context, method.fuse, dataset, evaluation)
+
+    return Cell(
+        title=f"{name} on {dataset.name}",
+        identity={
+            "method": name,
+            "options": options,
+            "data": dataset.fingerprint,
+            "evaluation": evaluation,
+            "metrics_version": METRICS_VERSION,
+        },
+        fields={
+            "method": name,
+            "dataset": dataset.name,
+            "sensor": dataset.sensor.name,
+            "config": settings,
+        },
+        execute=execute,
+    )
+
+
+def diffusion_cell(
+    config: ExperimentConfig,
+    dataset: Dataset,
+    workspace: Workspace,
+    settings: Mapping[str, Any],
+) -> Cell:
+    """Return the cell that trains one experiment and evaluates it.
+
+    Args:
+        config: the experiment.
+        dataset: already opened.
+        workspace: where and on what.
+        settings: what varies in the grid, e.g. ``{"modes": 12}``; shown in tables, kept in rows.
+    """
+    last = "stage1" if config.scheme == "one_stage" else "stage2"
+    version = BACKBONES.get(config.backbone).version
+    shown = " ".join(f"{key}={value}" for key, value in settings.items())
+
+    def execute(context: Context) -> list[Row]:
+        trained = train_experiment(config, dataset, workspace)
+        return [
+            *_training_rows(context, trained),
+            *_cost_rows(context, config, dataset.sensor.bands, trained),
+            *_accuracy_rows(context, config, dataset, workspace, trained),
+        ]
+
+    return Cell(
+        title=f"{config.backbone} {shown} seed {config.seed} on {dataset.name}",
+        identity={
+            "training": config.stage_identity(last, dataset.fingerprint),
+            "backbone_version": version,
+            "sampler": {
+                key: getattr(config.sampler, key)
+                for key in ("kind", "steps", "eta", "spacing", "tile", "overlap", "clip")
+            },
+            "evaluation": config.evaluation,
+            "metrics_version": METRICS_VERSION,
+        },
+        fields={
+            "method": "nodiff" if config.scheme != "one_stage" else "diffusion",
+            "backbone": config.backbone,
+            "backbone_version": version,
+            "dataset": dataset.name,
+            "sensor": dataset.sensor.name,
+            "precision": "float32",
+            "seed": config.seed,
+            "config": {
+                **settings,
+                "scheme": config.scheme,
+                "target": config.diffusion.target,
+                "nfe": config.sampler.steps,
+                "tile": config.sampler.tile,
+                "convention": config.evaluation.convention,
+                "training": config_hash(config.stage_identity(last, dataset.fingerprint)),
+            },
+        },
+        execute=execute,
+        estimate=partial(_estimate_seconds, config, dataset, workspace),
+    )
+
+
+def _accuracy_rows(
+    context: Context,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    workspace: Workspace,
+    trained: Trained,
+) -> list[Row]:
+    fusion = DiffusionFusion(
+        trained.denoiser,
+        Diffusion(config.diffusion),
+        config.sampler,
+        device=workspace.device,
+        seed=config.seed,
+    )
+
+    def fuse(ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor, keys: list[object]) -> Tensor:
+        return fusion.fuse(ms, pan, sensor, lms, keys=keys)
+
+    rows = _evaluate(context, fuse, dataset, config.evaluation, keyed=True)
+    if config.scheme != "one_stage":
+        rows += _pseudo_rows(context, fusion, dataset, config.evaluation)
+        rows += _feature_rows(context, fusion, dataset, config)
+    return rows
+
+
+def _evaluate(
+    context: Context,
+    fuse: Callable[..., Tensor],
+    dataset: Dataset,
+    evaluation: EvaluationConfig,
+    *,
+    keyed: bool = False,
+) -> list[Row]:
+    """Fuse the test sets image by image and measure them."""
+    rows = []
+    for name in ("reduced", "full") if evaluation.full_resolution else ("reduced",):
+        if name not in dataset.splits:
+            continue
+        split = _head(dataset.split(name), evaluation.images)
+        seconds, images = [], []
+        for i in range(len(split)):
+            began = time.perf_counter()
+            extra = {"keys": [(dataset.fingerprint, name, i)]} if keyed else {}
+            window = slice(i, i + 1)
+            images.append(
+                fuse(
+                    split.ms[window], split.pan[window], dataset.sensor, split.lms[window], **extra
+                )
+            )
+            seconds.append(time.perf_counter() - began)
+        fused = torch.cat(images)
+        rows += _index_rows(context, fused, split, dataset, name, evaluation)
+        rows.append(_row(context, "latency_image", seconds, split=name, kind="cost", batch=1))
+        rows.append(_picture_row(context, fused, split, name))
+    return rows
+
+
+def _index_rows(
+    context: Context,
+    fused: Tensor,
+    split: Split,
+    dataset: Dataset,
+    name: str,
+    evaluation: EvaluationConfig,
+    **fields: Any,
+) -> list[Row]:
+    common = {"sensor": dataset.sensor, "ratio": dataset.ratio, "scale": "unit"}
+    if name == "reduced":
+        values = reduced_resolution(split.gt, fused, convention=evaluation.convention, **common)
+        wanted = _REDUCED
+    else:
+        values = full_resolution(fused, split.ms, split.pan, lms=split.lms, **common)
+        wanted = _FULL
+    size = split.pan.shape[-1]
+    return [
+        _row(context, metric, np.asarray(values[metric]).tolist(), split=name, size=size, **fields)
+        for metric in wanted
+    ]
+
+
+def _head(split: Split, images: int | None) -> Split:
+    """Return the first ``images`` images of a split, or all of them."""
+    return replace(
+        split,
+        **{
+            key: None if (array := getattr(split, key)) is None else array[:images]
+            for key in ("gt", "ms", "lms", "pan")
+        },
+    )
+
+
+def _row(context: Context, metric: str, samples: list[float], **fields: Any) -> Row:
+    """Return the mean of ``samples`` with its standard error; NaN is kept and not counted."""
+    spec = METRIC_SPECS[metric]
+    finite = [x for x in samples if math.isfinite(x)]
+    n = len(finite)
+    middle = np.median if fields.get("kind") == "cost" else np.mean
+    undefined = len(samples) - n
+    return context.row(
+        metric=metric,
+        value=float(middle(samples)) if not undefined else float(middle(finite or [math.nan])),
+        unit=spec.unit,
+        direction=spec.direction,
+        n=n,
+        stderr=float(np.std(finite, ddof=1) / math.sqrt(n)) if n > 1 else None,
+        samples=samples,
+        **fields,
+    )
+
+
+def _pseudo_rows(
+    context: Context, fusion: DiffusionFusion, dataset: Dataset, evaluation: EvaluationConfig
+) -> list[Row]:
+    """Measure U alone: what the auxiliary predictor gives before any diffusion."""
+    split = _head(dataset.split("reduced"), evaluation.images)
+    image = fusion.pseudo_image(split.pan, split.lms).to(split.gt).clamp(0, 1)
+    return _index_rows(context, image, split, dataset, "reduced", evaluation, method="pseudo_sr")
+
+
+def _training_rows(context: Context, trained: Trained) -> list[Row]:
+    rows = [
+        context.row(
+            kind="training", metric="train_seconds", value=trained.seconds, unit="s",
+            direction="lower",
+        )
+    ]  # fmt: skip
+    for stage, history in trained.histories.items():
+        path = context.artefact_path(f"history-{stage}")
+        np.savez(
+            path,
+            loss=np.array(history["loss"], dtype=float).reshape(-1, 2),
+            validation=np.array(history["validation"], dtype=float).reshape(-1, 2),
+        )
+        rows.append(
+            context.row(
+                kind="training",
+                metric=f"loss_{stage}",
+                value=history["loss"][-1][1] if history["loss"] else None,
+                unit="1",
+                direction="lower",
+                artefact=str(path.relative_to(context.folder)),
+            )
+        )
+    return rows
+
+
+def _cost_rows(
+    context: Context, config: ExperimentConfig, bands: int, trained: Trained
+) -> list[Row]:
+    """Count parameters and the FLOPs of one denoising step; the same on every machine."""
+    parameters = count_parameters(trained.denoiser)
+    x = torch.empty(1, bands, config.patch, config.patch, device="meta")
+    time_ = torch.empty(1, device="meta")
+    with torch.device("meta"):
+        backbone = build_network(config, bands, stage="stage1")
+    cond = torch.empty(1, backbone.cond_channels, config.patch, config.patch, device="meta")
+    report = count_flops(backbone, x, time_, cond)
+    values = {"params": parameters / 1e6, "flops_forward": report.canonical / 1e9}
+    return [
+        context.row(
+            kind="cost", metric=metric, value=value, unit=METRIC_SPECS[metric].unit,
+            direction=METRIC_SPECS[metric].direction, size=config.patch, batch=1,
+        )
+        for metric, value in values.items()
+    ]  # fmt: skip
+
+
+def _picture_row(context: Context, fused: Tensor, split: Split, name: str) -> Row:
+    """Keep the first image of a split, for figures."""
+    path = context.artefact_path(f"fused-{name}")
+    arrays = {"fused": fused[0], "lms": split.lms[0], "pan": split.pan[0]}
+    if split.gt is not None:
+        arrays["reference"] = split.gt[0]
+    np.savez_compressed(path, **{k: v.numpy().astype(np.float16) for k, v in arrays.items()})
+    return context.row(
+        kind="artefact", metric="fused", split=name, artefact=str(path.relative_to(context.folder))
+    )
+
+
+def _feature_rows(
+    context: Context, fusion: DiffusionFusion, dataset: Dataset, config: ExperimentConfig
+) -> list[Row]:
+    """Keep what enters every guided block at the last sampling step (figures 7 and 9)."""
+    guidance = fusion.denoiser.guidance
+    if guidance is None:
+        return []
+    split = _head(dataset.split("reduced"), 1)
+    side = config.patch
+    top, left = ((x - side) // 2 // dataset.ratio * dataset.ratio for x in split.pan.shape[-2:])
+    crop = (..., slice(top, top + side), slice(left, left + side))
+    features: dict[str, np.ndarray] = {}
+    hooks = [
+        adapter.register_forward_hook(
+            # Overwritten at every step: the last one stays.
+            lambda _module, _inputs, output, name=name: features.__setitem__(
+                name, output[0].float().cpu().numpy().astype(np.float16)
+            )
+        )
+        for name, adapter in guidance.items()
+    ]
+    try:
+        fusion.fuse(split.ms, split.pan[crop], dataset.sensor, split.lms[crop], keys=["features"])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    path = context.artefact_path("features")
+    np.savez_compressed(path, **features)
+    return [
+        context.row(
+            kind="artefact", metric="features", size=side,
+            artefact=str(path.relative_to(context.folder)),
+        )
+    ]  # fmt: skip
+
+
+def _estimate_seconds(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> float:
+    """Time one training step of each stage on one patch, and scale it."""
+    device = workspace.device
+    batch = 4
+    shape = (batch, dataset.sensor.bands, config.patch, config.patch)
+    x, time_ = torch.zeros(shape, device=device), torch.full((batch,), 0.5, device=device)
+    total = 0.0
+    network = build_network(config, dataset.sensor.bands, stage="stage1").to(device)
+    cond = torch.zeros(batch, network.cond_channels, *shape[-2:], device=device)
+    for attempt in range(2):
+        began = time.perf_counter()
+        network(x, time_, cond).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = (time.perf_counter() - began) / batch
+        if attempt:
+            patches = sum(s.steps * s.batch for s in (config.stage1, config.stage2))
+            total += seconds * patches
+            for name in ("reduced", "full"):
+                if name in dataset.splits:
+                    split = _head(dataset.split(name), config.evaluation.images)
+                    pixels = len(split) * split.pan.shape[-1] * split.pan.shape[-2]
+                    total += seconds / 3 * pixels / config.patch**2 * config.sampler.steps
+    return total

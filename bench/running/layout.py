@@ -1,0 +1,51 @@
+"""From command-line flags to experiments and folders; the same for every protocol and verb."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from backbones import load_backbone_module
+from backbones.registry import BACKBONES
+from bench.config import (
+    CommonFlags,
+    ExperimentConfig,
+    apply_overrides,
+    experiment_preset,
+    preset_seeds,
+)
+from bench.running.experiments import Workspace, resolve_device
+from bench.training import Progress
+
+__all__ = ["REPOSITORY", "default_folder", "experiments", "workspace"]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def default_folder(flags: CommonFlags, protocol: str) -> Path:
+    """Return ``--out``, or the folder the same flags always lead to."""
+    if flags.out is not None:
+        return flags.out
+    dataset = Path(flags.dataset).name or "dataset"
+    return REPOSITORY / "results" / "runs" / protocol / f"{dataset}-{flags.preset}"
+
+
+def workspace(flags: CommonFlags) -> Workspace:
+    """Return where and on what to run."""
+    return Workspace(
+        checkpoints=REPOSITORY / "results" / "runs" / "checkpoints",
+        device=resolve_device(flags.device),
+        progress=Progress(quiet=flags.quiet),
+    )
+
+
+def experiments(flags: CommonFlags) -> Iterator[ExperimentConfig]:
+    """Yield one experiment for every backbone and seed of the flags, overrides applied."""
+    if flags.backbone_module is not None:
+        load_backbone_module(flags.backbone_module)
+    for backbone in BACKBONES.match(flags.backbone):
+        config = replace(experiment_preset(flags.preset, backbone), dataset=flags.dataset)
+        config = apply_overrides(config, flags.override)
+        for seed in flags.seed or preset_seeds(flags.preset):
+            yield replace(config, seed=seed)

@@ -1,0 +1,19 @@
+"""The one training loop, its objectives, checkpoints and exact resume."""
+
+from bench.training.batches import PatchBatches
+from bench.training.checkpoints import Checkpoint
+from bench.training.loop import DivergedError, History, train
+from bench.training.objectives import AdaptedObjective, Objective, PlainObjective
+from bench.training.progress import Progress
+
+__all__ = [
+    "AdaptedObjective",
+    "Checkpoint",
+    "DivergedError",
+    "History",
+    "Objective",
+    "PatchBatches",
+    "PlainObjective",
+    "Progress",
+    "train",
+]

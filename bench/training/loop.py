@@ -1,0 +1,152 @@
+"""The one loop: AdamW, L1, gradient clipping, EMA, validation, checkpoints, exact resume.
+
+Every step reseeds from (seed, step) (Karras et al., EDM2), and batches are a function of the
+step, so a resumed run walks the same path as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from bench.config import StageConfig, derive_seed
+from bench.training.batches import Batch
+from bench.training.checkpoints import Checkpoint
+from bench.training.objectives import Objective
+from bench.training.progress import Progress
+
+__all__ = ["DivergedError", "History", "learning_rate", "train"]
+
+_LOG_EVERY = 10  # steps between looks at the loss: a look waits for the GPU
+_CHECKPOINT_EVERY_S = 60.0
+_VALIDATIONS = 5
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer finite."""
+
+
+@dataclass
+class History:
+    """What a training leaves behind besides weights.
+
+    Attributes:
+        loss: (steps done, mean loss since the last entry).
+        validation: (steps done, validation loss of the averaged weights).
+        seconds: wall time inside optimiser steps, over all sessions.
+    """
+
+    loss: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def learning_rate(config: StageConfig, step: int) -> float:
+    """Return the rate of a step: linear warm-up, then constant, cosine to 1 %, or halvings."""
+    warmup = round(config.warmup * config.steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if config.schedule == "cosine":
+        share = (step - warmup) / max(config.steps - warmup, 1)
+        return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+    if config.schedule == "step":
+        return config.learning_rate * config.step_factor ** (step // config.step_every)
+    return config.learning_rate
+
+
+def _averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    def update(average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        # A short run must forget its initialisation: (1 + n) / (10 + n) bounds the decay early on.
+        n = int(count)
+        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+def train(
+    module: nn.Module,
+    objective: Objective,
+    batches: Callable[[int], Batch],
+    config: StageConfig,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    validate: Callable[[nn.Module], float] | None = None,
+    progress: Progress | None = None,
+    name: str = "training",
+) -> History:
+    """Train ``module`` in place; it ends with the averaged weights, and so does the checkpoint.
+
+    Args:
+        module: parameters with ``requires_grad`` are trained, the others stay bit-identical.
+        objective: loss of a batch.
+        batches: step -> batch, on any device.
+        config: optimisation.
+        seed: base seed of noise and dropout.
+        checkpoint: where to resume from and to save to.
+        device: where to train.
+        validate: loss of the averaged module, called five times on the way.
+        progress: where to show it.
+        name: shown in the progress.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+    """
+    progress = progress or Progress(quiet=True)
+    module.to(device).train()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    average = AveragedModel(module, multi_avg_fn=_averaging(config.ema_decay))
+    start, state = checkpoint.load_step(module, average, optimizer)
+    history = History(**state)
+    validate_at = {round(config.steps * (i + 1) / _VALIDATIONS) for i in range(_VALIDATIONS)}
+    generator = torch.Generator()
+    saved_at = time.perf_counter()
+    recent: list[Tensor] = []
+
+    with progress.task(name, config.steps, start) as task:
+        for step in range(start, config.steps):
+            began = time.perf_counter()
+            step_seed = derive_seed(seed, "step", step)
+            torch.manual_seed(step_seed)
+            generator.manual_seed(step_seed)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            loss = objective(module, batches(step).to(device), generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            optimizer.step()
+            average.update_parameters(module)
+            recent.append(loss.detach())
+            done = step + 1
+            if done % _LOG_EVERY == 0 or done == config.steps:
+                mean = torch.stack(recent).mean().item()
+                recent.clear()
+                if not math.isfinite(mean):
+                    raise DivergedError(f"{name}: loss {mean} at step {done}")
+                history.loss.append((done, mean))
+            history.seconds += time.perf_counter() - began
+            if validate is not None and done in validate_at:
+                average.eval()
+                history.validation.append((done, validate(average.module)))
+            task.advance(f"loss {history.loss[-1][1]:.4f}" if history.loss else "")
+            now = time.perf_counter()
+            # Only where the loss has been looked at, so that a resume starts with an empty window.
+            if now - saved_at > _CHECKPOINT_EVERY_S and not recent:
+                checkpoint.save_step(done, module, average, optimizer, asdict(history))
+                saved_at = now
+
+    module.load_state_dict(average.module.state_dict())
+    module.eval()
+    checkpoint.finish(module, asdict(history))
+    return history

@@ -1,0 +1,85 @@
+"""Batch -> loss, for each scheme (NODiff, eq. 8 and 15: the L1 norm, both stages)."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.adapters import AdaptedDenoiser
+from bench.diffusion import Diffusion
+from bench.training.batches import Batch
+
+__all__ = ["AdaptedObjective", "Objective", "PlainObjective"]
+
+
+class Objective(Protocol):
+    """What the loop needs to know of a stage."""
+
+    def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Return the scalar loss of ``module`` on ``batch``.
+
+        Args:
+            generator: CPU generator for timesteps and noise; its seed depends on the step alone.
+        """
+        ...
+
+
+class _Noised:
+    """The draw both objectives share: residual, timestep, noise."""
+
+    def __init__(self, diffusion: Diffusion, batch: Batch, generator: torch.Generator):
+        device = batch.gt.device
+        x0 = diffusion.config.residual_scale * (batch.gt - batch.lms)
+        timestep = torch.randint(diffusion.timesteps, (len(x0),), generator=generator)
+        eps = torch.randn(x0.shape, generator=generator).to(device)
+        self.x_t = diffusion.noisy(x0, eps, timestep)
+        self.time = diffusion.network_time(timestep).to(device)
+        self.target = diffusion.target(x0, eps, timestep)
+
+
+class PlainObjective:
+    """A backbone on its own.
+
+    Args:
+        diffusion: forward process and target.
+        condition: ``reference`` - stage I, conditioned on H (eq. 8); ``inputs`` - one stage,
+            conditioned on [upsampled MS, PAN].
+    """
+
+    def __init__(self, diffusion: Diffusion, condition: Literal["reference", "inputs"]):
+        self.diffusion = diffusion
+        self.condition = condition
+
+    def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        draw = _Noised(self.diffusion, batch, generator)
+        cond = (
+            batch.gt if self.condition == "reference" else torch.cat([batch.lms, batch.pan], dim=1)
+        )
+        return F.l1_loss(module(draw.x_t, draw.time, cond), draw.target)
+
+
+class AdaptedObjective:
+    """Stage II: the adapted denoiser conditioned on [PAN, LRMS] (eq. 15).
+
+    Args:
+        diffusion: forward process and target.
+        predictor_loss: weight of an L1 loss of U against H, on the residual's scale; 0 in the
+            paper.
+    """
+
+    def __init__(self, diffusion: Diffusion, predictor_loss: float = 0.0):
+        self.diffusion = diffusion
+        self.predictor_loss = predictor_loss
+
+    def __call__(self, module: AdaptedDenoiser, batch: Batch, generator: torch.Generator) -> Tensor:
+        draw = _Noised(self.diffusion, batch, generator)
+        detail, image = module.predictor(batch.pan, batch.lms)
+        output = module(draw.x_t, draw.time, module.condition(image, detail))
+        loss = F.l1_loss(output, draw.target)
+        if self.predictor_loss:
+            scale = self.diffusion.config.residual_scale
+            loss = loss + self.predictor_loss * scale * F.l1_loss(image, batch.gt)
+        return loss
