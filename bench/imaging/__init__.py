@@ -1,0 +1,38 @@
+"""Sensors, MTF filters, resampling and tiling; (..., C, H, W) tensors in and out."""
+
+from bench.imaging.mtf import (
+    KERNEL_SIZE,
+    filter_replicate,
+    gauss_kernel,
+    lpfilter_gauss,
+    ms_kernels,
+    mtf_filter,
+    mtf_kernel,
+    pan_filter,
+    pan_kernel,
+)
+from bench.imaging.resample import decimate, imresize_bicubic, interp23tap, upsample
+from bench.imaging.sensors import SENSOR_NAMES, Sensor, get_sensor
+from bench.imaging.tiling import blend_tiles, extract_tiles, tile_starts
+
+__all__ = [
+    "KERNEL_SIZE",
+    "SENSOR_NAMES",
+    "Sensor",
+    "blend_tiles",
+    "decimate",
+    "extract_tiles",
+    "filter_replicate",
+    "gauss_kernel",
+    "get_sensor",
+    "imresize_bicubic",
+    "interp23tap",
+    "lpfilter_gauss",
+    "ms_kernels",
+    "mtf_filter",
+    "mtf_kernel",
+    "pan_filter",
+    "pan_kernel",
+    "tile_starts",
+    "upsample",
+]
