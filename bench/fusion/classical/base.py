@@ -1,0 +1,142 @@
+"""What the classical methods share: checks, scale, and statistics in MATLAB's normalisation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.config.errors import UsageError
+from bench.imaging import Sensor, upsample
+
+__all__ = [
+    "EPS",
+    "ClassicalMethod",
+    "NoOptions",
+    "Scene",
+    "band_mean",
+    "band_std",
+    "covariance",
+    "equalise",
+    "least_squares",
+]
+
+EPS = 2.0**-52
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The method has none."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image to fuse, float64 counts.
+
+    Attributes:
+        ms: (C, h, w).
+        pan: (1, H, W).
+        lms: (C, H, W).
+        sensor: sensor of C bands.
+        ratio: H / h = W / w.
+    """
+
+    ms: Tensor
+    pan: Tensor
+    lms: Tensor
+    sensor: Sensor
+    ratio: int
+
+
+class ClassicalMethod(ABC):
+    """A method that computes each image by itself, in float64, from counts.
+
+    Args:
+        bands: C, spectral bands of the images.
+        config: the method's options.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type] = NoOptions
+
+    def __init__(self, bands: int, config: object | None = None):
+        self.bands = bands
+        self.config = self.Config() if config is None else config
+
+    @torch.no_grad()
+    def fuse(self, ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor | None = None) -> Tensor:
+        """Fuse images; see :class:`bench.fusion.FusionMethod`. Nothing is clipped or rounded.
+
+        Raises:
+            UsageError: shapes, bands or values that do not fit.
+        """
+        ratio = self._check(ms, pan, sensor, lms)
+        peak = sensor.peak
+        fused = []
+        for i in range(len(ms)):
+            low, high = (x[i].to(torch.float64) * peak for x in (ms, pan))
+            middle = upsample(low, ratio) if lms is None else lms[i].to(torch.float64) * peak
+            fused.append(self._fuse(Scene(low, high, middle, sensor, ratio)) / peak)
+        return torch.stack(fused).to(ms)
+
+    @abstractmethod
+    def _fuse(self, scene: Scene) -> Tensor:
+        """Return the fused counts, (C, H, W)."""
+
+    def _check(self, ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor | None) -> int:
+        for value, what in ((ms, "ms"), (pan, "pan"), (lms, "lms")):
+            if value is None:
+                continue
+            if value.ndim != 4:
+                raise UsageError(f"{what} has shape {tuple(value.shape)}; expected (B, C, H, W)")
+            if not value.is_floating_point():
+                raise UsageError(
+                    f"{what} is {value.dtype}; expected floating point, counts divided by "
+                    f"{sensor.peak:g}"
+                )
+            if not bool(torch.isfinite(value).all()):
+                raise UsageError(f"{what} has NaN or infinite values")
+        batch, bands, height, width = ms.shape
+        for count, what in ((self.bands, f"method {self.name}"), (sensor.bands, sensor.name)):
+            if count != bands:
+                raise UsageError(f"ms has {bands} bands, {what} {count}; expected the same")
+        ratio = pan.shape[-1] // width
+        large = (height * ratio, width * ratio)
+        if ratio < 1 or tuple(pan.shape) != (batch, 1, *large):
+            raise UsageError(
+                f"pan has shape {tuple(pan.shape)}; expected ({batch}, 1, r * {height}, "
+                f"r * {width}) with a whole ratio r"
+            )
+        if lms is not None and tuple(lms.shape) != (batch, bands, *large):
+            raise UsageError(f"lms has shape {tuple(lms.shape)}; expected {(batch, bands, *large)}")
+        return ratio
+
+
+def band_mean(image: Tensor) -> Tensor:
+    """Mean of each band, (C, 1, 1)."""
+    return image.mean((-2, -1), keepdim=True)
+
+
+def band_std(image: Tensor) -> Tensor:
+    """Standard deviation of each band with N - 1, (C, 1, 1)."""
+    return image.std((-2, -1), keepdim=True)
+
+
+def covariance(x: Tensor, y: Tensor) -> Tensor:
+    """Covariance band by band with N - 1, (C, 1, 1); one band broadcasts against C."""
+    product = (x - band_mean(x)) * (y - band_mean(y))
+    return product.sum((-2, -1), keepdim=True) / (x.shape[-2] * x.shape[-1] - 1)
+
+
+def equalise(pan: Tensor, mean: Tensor, std: Tensor, low_pass: Tensor) -> Tensor:
+    """Give PAN the mean ``mean``, and scale it by ``std`` over the deviation of ``low_pass``."""
+    return (pan - band_mean(pan)) * (std / band_std(low_pass)) + mean
+
+
+def least_squares(columns: Tensor, target: Tensor) -> Tensor:
+    """Return coefficients (K,) of the images ``columns`` (K, ...) that best fit ``target``."""
+    matrix = columns.reshape(len(columns), -1).T
+    return torch.linalg.lstsq(matrix, target.reshape(-1, 1)).solution[:, 0]
