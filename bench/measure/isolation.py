@@ -1,0 +1,160 @@
+"""Run one function in a fresh Python process and get its result, or its way of failing, back.
+
+Memory and third-party FLOP counters are measured this way: nothing a neighbour allocated, cached
+or patched is there. The function is named, ``"package.module:function"`` or
+``"path/to/file.py:function"``; its keyword arguments and its result travel as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any, Literal
+
+from backbones.registry import nearest
+from bench.config.errors import UsageError
+
+__all__ = ["IsolatedResult", "Status", "load_target", "run_isolated"]
+
+Status = Literal["ok", "oom", "timeout", "error"]
+
+_MARKER = "@@nodiff-bench-result@@ "
+_ROOT = Path(__file__).resolve().parents[2]
+_OUT_OF_MEMORY = (
+    "MemoryError",
+    "OutOfMemoryError",
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+@dataclass(frozen=True)
+class IsolatedResult:
+    """How a run in a fresh process ended.
+
+    Attributes:
+        status: ``ok``, ``oom``, ``timeout`` or ``error``.
+        value: what the function returned; None unless ``ok``.
+        reason: one line on what went wrong; empty if ``ok``.
+        wall_s: seconds from start to end, interpreter and imports included.
+    """
+
+    status: Status
+    value: Any = None
+    reason: str = ""
+    wall_s: float = 0.0
+
+
+def load_target(target: str) -> Callable[..., Any]:
+    """Import ``"package.module:function"`` or ``"path/to/file.py:function"``.
+
+    Raises:
+        UsageError: no such module, file or function.
+    """
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"target {target!r}: expected 'package.module:function'")
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise UsageError(f"target {target!r}: no file {place}")
+        spec = spec_from_file_location(Path(place).stem, place)
+        module = module_from_spec(spec)
+        sys.modules.setdefault(spec.name, module)
+        spec.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"target {target!r}: {error}") from error
+    if not callable(getattr(module, name, None)):
+        raise UsageError(f"target {target!r}: no function {name!r}{nearest(name, vars(module))}")
+    return getattr(module, name)
+
+
+def run_isolated(
+    target: str,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+) -> IsolatedResult:
+    """Call ``target(**kwargs)`` in a fresh process.
+
+    Args:
+        target: what to call, by name; it must return something JSON can carry.
+        kwargs: keyword arguments, JSON-able.
+        timeout: seconds until the process and its children are killed.
+        env: environment variables to add.
+
+    Raises:
+        TypeError: arguments that JSON cannot carry.
+    """
+    request = json.dumps({"target": target, "kwargs": dict(kwargs or {})})
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        # -P: neither the working directory nor a rival package in it comes before the root.
+        [sys.executable, "-P", "-c", f"import {__name__} as run; run.answer()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {}), "PYTHONPATH": os.pathsep.join(paths)},
+        start_new_session=True,  # so that its own children can be ended with it
+    )
+    try:
+        stdout, stderr = process.communicate(request, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        wall = time.perf_counter() - started
+        return IsolatedResult("timeout", reason=f"not done after {timeout:g} s", wall_s=wall)
+    except BaseException:  # Ctrl-C goes to our process group, which the child is not in
+        _end(process)
+        raise
+    return _read(process.returncode, stdout, stderr, time.perf_counter() - started)
+
+
+def _end(process: subprocess.Popen) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.communicate()
+
+
+def _read(code: int, stdout: str, stderr: str, wall: float) -> IsolatedResult:
+    _, marker, answer = stdout.rpartition(_MARKER)
+    if code == 0 and marker:
+        return IsolatedResult("ok", value=json.loads(answer.splitlines()[0]), wall_s=wall)
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    reason = lines[-1] if lines else f"ended with exit code {code} and no message"
+    if code < 0:
+        # A fault handler's last line says less than the signal does.
+        reason = f"killed by {signal.Signals(-code).name}"
+    killed = hasattr(signal, "SIGKILL") and code == -signal.SIGKILL
+    if killed:
+        reason += " (by the system, most likely for want of memory)"
+    # Torch ends some allocation failures with a C++ backtrace, so look at every line.
+    hits = [line for line in lines if any(word in line for word in _OUT_OF_MEMORY)]
+    if hits:
+        return IsolatedResult("oom", reason=hits[-1], wall_s=wall)
+    return IsolatedResult("oom" if killed else "error", reason=reason, wall_s=wall)
+
+
+def answer() -> None:
+    """Serve one request from standard input; what the fresh process runs."""
+    request = json.load(sys.stdin)
+    value = load_target(request["target"])(**request["kwargs"])
+    print(f"\n{_MARKER}{json.dumps(value)}", flush=True)
