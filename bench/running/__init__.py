@@ -2,6 +2,7 @@
 
 from bench.running.accuracy import diffusion_cell, method_cell
 from bench.running.cells import Cell, Context
+from bench.running.cost import CostGrid
 from bench.running.experiments import (
     Trained,
     Workspace,
@@ -18,6 +19,7 @@ __all__ = [
     "REPOSITORY",
     "Cell",
     "Context",
+    "CostGrid",
     "Trained",
     "Workspace",
     "build_network",

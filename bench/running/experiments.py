@@ -116,8 +116,8 @@ def build_network(config: ExperimentConfig, bands: int, *, stage: str = "stage2"
     )
 
 
-def check_experiment(config: ExperimentConfig, bands: int) -> None:
-    """Refuse what could not run, before anything does.
+def check_experiment(config: ExperimentConfig, bands: int) -> int:
+    """Refuse what could not run, before anything does; return the smallest image side.
 
     Raises:
         UsageError: an impossible backbone option, or a network whose smallest image is larger
@@ -137,6 +137,7 @@ def check_experiment(config: ExperimentConfig, bands: int) -> None:
                 f"{what} = {side}: backbone {config.backbone!r} ({options or 'defaults'}) needs at "
                 f"least {backbone.min_size} pixels, in multiples of {backbone.size_multiple}"
             )
+    return backbone.min_size
 
 
 def train_experiment(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> Trained:

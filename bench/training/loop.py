@@ -21,7 +21,7 @@ from bench.training.checkpoints import Checkpoint
 from bench.training.objectives import Objective
 from bench.training.progress import Progress
 
-__all__ = ["DivergedError", "History", "learning_rate", "train"]
+__all__ = ["DivergedError", "History", "Stepper", "learning_rate", "train"]
 
 _LOG_EVERY = 10  # steps between looks at the loss: a look waits for the GPU
 _CHECKPOINT_EVERY_S = 60.0
@@ -69,6 +69,45 @@ def _averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | i
     return update
 
 
+class Stepper:
+    """One optimiser step: forward, backward, clipping, AdamW, EMA.
+
+    Args:
+        module: on its device; parameters with ``requires_grad`` are trained.
+        objective: loss of a batch.
+        config: optimisation.
+        seed: base seed of noise and dropout.
+
+    Attributes:
+        average: the averaged module, ``average.module`` being a copy of ``module``.
+        optimizer: AdamW over the trained parameters.
+    """
+
+    def __init__(self, module: nn.Module, objective: Objective, config: StageConfig, seed: int):
+        self.module, self.objective, self.config, self.seed = module, objective, config, seed
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.average = AveragedModel(module, multi_avg_fn=_averaging(config.ema_decay))
+        self._generator = torch.Generator()
+
+    def __call__(self, step: int, batch: Batch) -> Tensor:
+        """Take step number ``step`` on ``batch``; return the loss, detached, without waiting."""
+        step_seed = derive_seed(self.seed, "step", step)
+        torch.manual_seed(step_seed)
+        self._generator.manual_seed(step_seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step)
+        loss = self.objective(self.module, batch, self._generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm)
+        self.optimizer.step()
+        self.average.update_parameters(self.module)
+        return loss.detach()
+
+
 def train(
     module: nn.Module,
     objective: Objective,
@@ -101,33 +140,17 @@ def train(
     """
     progress = progress or Progress(quiet=True)
     module.to(device).train()
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    average = AveragedModel(module, multi_avg_fn=_averaging(config.ema_decay))
-    start, state = checkpoint.load_step(module, average, optimizer)
+    stepper = Stepper(module, objective, config, seed)
+    start, state = checkpoint.load_step(module, stepper.average, stepper.optimizer)
     history = History(**state)
     validate_at = {round(config.steps * (i + 1) / _VALIDATIONS) for i in range(_VALIDATIONS)}
-    generator = torch.Generator()
     saved_at = time.perf_counter()
     recent: list[Tensor] = []
 
     with progress.task(name, config.steps, start) as task:
         for step in range(start, config.steps):
             began = time.perf_counter()
-            step_seed = derive_seed(seed, "step", step)
-            torch.manual_seed(step_seed)
-            generator.manual_seed(step_seed)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step)
-            loss = objective(module, batches(step).to(device), generator)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            optimizer.step()
-            average.update_parameters(module)
-            recent.append(loss.detach())
+            recent.append(stepper(step, batches(step).to(device)))
             done = step + 1
             if done % _LOG_EVERY == 0 or done == config.steps:
                 mean = torch.stack(recent).mean().item()
@@ -137,16 +160,18 @@ def train(
                 history.loss.append((done, mean))
             history.seconds += time.perf_counter() - began
             if validate is not None and done in validate_at:
-                average.eval()
-                history.validation.append((done, validate(average.module)))
+                stepper.average.eval()
+                history.validation.append((done, validate(stepper.average.module)))
             task.advance(f"loss {history.loss[-1][1]:.4f}" if history.loss else "")
             now = time.perf_counter()
             # Only where the loss has been looked at, so that a resume starts with an empty window.
             if now - saved_at > _CHECKPOINT_EVERY_S and not recent:
-                checkpoint.save_step(done, module, average, optimizer, asdict(history))
+                checkpoint.save_step(
+                    done, module, stepper.average, stepper.optimizer, asdict(history)
+                )
                 saved_at = now
 
-    module.load_state_dict(average.module.state_dict())
+    module.load_state_dict(stepper.average.module.state_dict())
     module.eval()
     checkpoint.finish(module, asdict(history))
     return history

@@ -1,0 +1,92 @@
+"""Verb: what a denoiser costs - parameters, FLOPs, peak memory, iteration and sampling time."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from bench.config import CommonFlags, UsageError, run_command
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Flags(CommonFlags):
+    """Measure the cost of backbones: parameters, FLOPs, peak memory, time."""
+
+    size: tuple[int, ...] = (64,)
+    """Image sizes H = W, PAN pixels."""
+    batch: tuple[int, ...] = (1,)
+    """Images at once."""
+    bands: int | None = None
+    """Spectral bands; those of the data set by default."""
+    rounds: int = 11
+    """Timing rounds; every round times every backbone once, in random order."""
+    threads: int = 1
+    """CPU threads; with one, times are CPU time, which a busy neighbour cannot lengthen."""
+    timeout: float = 600.0
+    """Seconds after which a measurement of memory is given up."""
+    stock: bool = False
+    """Also ask a stock FLOP counter, to see what it leaves out."""
+
+
+def main(flags: Flags) -> int:
+    from bench.data import load_dataset
+    from bench.running import (
+        CostGrid,
+        check_experiment,
+        default_folder,
+        experiments,
+        present,
+        run_cells,
+        workspace,
+    )
+
+    bands = flags.bands or load_dataset(flags.dataset, sensor=flags.sensor).sensor.bands
+    configs = list({config.backbone: config for config in experiments(flags)}.values())
+    for config in configs:
+        smallest = check_experiment(config, bands)
+        if min(flags.size) < smallest:
+            raise UsageError(
+                f"size = {min(flags.size)}: backbone {config.backbone!r} needs at least {smallest}"
+            )
+    grids = [
+        CostGrid(
+            experiments=configs,
+            preset=flags.preset,
+            overrides=flags.override,
+            backbone_module=None if flags.backbone_module is None else str(flags.backbone_module),
+            bands=bands,
+            size=size,
+            batch=batch,
+            device=workspace(flags).device,
+            threads=flags.threads,
+            rounds=flags.rounds,
+            timeout=flags.timeout,
+            stock=flags.stock,
+        )
+        for size in flags.size
+        for batch in flags.batch
+    ]
+    cells = [cell for grid in grids for cell in grid.cells()]
+    folder = default_folder(flags, "efficiency")
+    code = run_cells(
+        cells,
+        folder,
+        protocol="efficiency",
+        version=VERSION,
+        config={"preset": flags.preset, "experiments": configs},
+        force=flags.force,
+        dry_run=flags.dry_run,
+    )
+    if not flags.dry_run:
+        present(folder, {cell.cell_id for cell in cells}, "Efficiency", as_json=flags.json)
+    return code
+
+
+if __name__ == "__main__":
+    run_command(Flags, main, prog="efficiency")
