@@ -1,0 +1,72 @@
+"""Verb: two result sets -> differences paired image by image, with confidence intervals."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tyro.conf import Positional
+
+from bench.config import ExitCode, run_command
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Tell which differences between two result sets are real.
+
+    Accuracy is paired image by image; cost is compared within one class of machine only. Compare
+    two variants of one folder by naming it twice: compare X X --where-b backbone=conv_unet
+    """
+
+    a: Annotated[Path, Positional]
+    """Result folder A."""
+    b: Annotated[Path, Positional]
+    """Result folder B; differences are B - A, ratios B / A."""
+    kind: Literal["accuracy", "cost"] = "accuracy"
+    """What to compare."""
+    where_a: tuple[str, ...] = ()
+    """Rows of A to take, e.g. backbone=fno modes=12."""
+    where_b: tuple[str, ...] = ()
+    """Rows of B to take."""
+    out: Path | None = None
+    """Folder for the table as CSV, LaTeX, HTML and Markdown."""
+    json: bool = False
+    """Print the comparisons as JSON."""
+    quiet: bool = False
+    """No log below warnings."""
+
+
+def main(flags: Flags) -> int:
+    """Print the comparison; 1 when something could not be compared."""
+    from bench.records import load_rows, load_runs
+    from bench.reporting.comparison import compare_rows, comparison_table, select_rows
+
+    comparisons, left_out = compare_rows(
+        select_rows(load_rows(flags.a), flags.where_a),
+        select_rows(load_rows(flags.b), flags.where_b),
+        load_runs(flags.a, flags.b),
+        kind=flags.kind,
+    )
+    table = comparison_table(comparisons, name="comparison", title=f"B against A: {flags.kind}")
+    if flags.json:
+        print(table.values.to_json(orient="records", indent=2))
+    else:
+        print(table.markdown())
+    for line in left_out:
+        logger.warning("not compared: %s", line)
+    if flags.out is not None:
+        table.write(flags.out)
+        logger.info("%s", flags.out)
+    return ExitCode.SOME_FAILED if left_out else ExitCode.OK
+
+
+if __name__ == "__main__":
+    run_command(Flags, main, prog="compare")

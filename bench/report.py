@@ -1,0 +1,57 @@
+"""Verb: result folders -> CSV, LaTeX, Markdown, HTML, figures. Works without torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tyro.conf import Positional
+
+from bench.config import ExitCode, run_command
+
+REPORTS = Path(__file__).resolve().parents[1] / "results" / "reports"
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Turn the rows of result folders into tables, figures and one HTML page."""
+
+    results: Annotated[tuple[Path, ...], Positional]
+    """Result folders, folders of them, or rows.jsonl files."""
+    out: Path | None = None
+    """Where to write; results/reports/<name of the first folder> by default."""
+    json: bool = False
+    """Print the written files as JSON instead of the tables."""
+    quiet: bool = False
+    """No log below warnings."""
+
+
+def main(flags: Flags) -> int:
+    """Write the report; print its tables, then the path of its page."""
+    from bench.config import UsageError
+    from bench.records import load_rows, load_runs
+    from bench.reporting.build import write_report
+
+    if not flags.results:
+        raise UsageError("no result folder named, e.g. results/published")
+    name = flags.results[0].resolve().name
+    out = flags.out or REPORTS / name
+    rows, runs = load_rows(*flags.results), load_runs(*flags.results)
+    sections, paths = write_report(rows, runs, out, title=f"Results: {name}")
+    if flags.json:
+        print(json.dumps([str(path) for path in paths], indent=2))
+    else:
+        for table in (table for section in sections for table in section.tables):
+            print(table.markdown())
+        print(paths[-1])
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    run_command(Flags, main, prog="report")

@@ -1,0 +1,556 @@
+"""Statistics, tables and figures from rows whose answers are known."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.config import UsageError
+from bench.records import Row, RunFolder, load_runs, to_frame
+from bench.reporting.build import build_sections, feature_arrays, pareto_points, write_report
+from bench.reporting.comparison import compare_rows, comparison_table, select_rows
+from bench.reporting.figures import (
+    bar_panels,
+    colour_of,
+    feature_maps,
+    growth_exponent,
+    metrics_vs_setting,
+    pareto_scatter,
+    roofline,
+    save_figure,
+    scaling,
+    training_curves,
+)
+from bench.reporting.paper import load_paper_table, load_paper_words
+from bench.reporting.pareto import pareto_front
+from bench.reporting.statistics import (
+    bootstrap_interval,
+    paired_difference,
+    ratio_of_medians,
+    summarise,
+)
+from bench.reporting.summary import metric_header, setting_column, summarise_rows
+from bench.reporting.tables import (
+    difference_table,
+    format_number,
+    metric_table,
+    setting_table,
+    with_paper_numbers,
+)
+
+ROOT = Path(__file__).parents[2]
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(0, 1.5, 8)
+XEON = {"cpu": "Xeon", "cores": 2, "gpu": None, "os": "Linux"}
+
+
+def accuracy(method, modes, samples, *, seed=0, metric="PSNR", run_id="r", **fields):
+    config = {"convention": "pancollection"}
+    if modes is not None:
+        config |= {"modes": modes, "training": f"digest-{modes}-{seed}"}
+    common = {"protocol": "ablation_modes", "kind": "accuracy", "dataset": "sample-4"}
+    common |= {"split": "reduced", "size": 256, "unit": "dB" if metric == "PSNR" else "deg"}
+    common |= {"direction": "higher" if metric == "PSNR" else "lower", "n": len(samples)}
+    return Row(
+        **common
+        | {
+            "run_id": run_id,
+            "cell_id": f"{method}-{modes}-{seed}",
+            "method": method,
+            "backbone": None if modes is None else "fno",
+            "config": config,
+            "metric": metric,
+            "samples": list(samples),
+            "value": float(np.mean(samples)),
+            "seed": None if modes is None else seed,
+        }
+        | fields
+    )
+
+
+def cost(backbone, metric, value, *, size=64, unit="ms", samples=None, run_id="r", **fields):
+    return Row(
+        **{
+            "run_id": run_id,
+            "cell_id": f"{backbone}-{size}",
+            "protocol": "efficiency",
+            "kind": "cost",
+            "method": "nodiff",
+            "backbone": backbone,
+            "size": size,
+            "batch": 1,
+            "precision": "float32",
+            "metric": metric,
+            "value": value,
+            "unit": unit,
+            "direction": "lower",
+            "samples": samples,
+        }
+        | fields
+    )
+
+
+def ablation(seeds=(0,), **fields):
+    rows = [accuracy("exp", None, 29 + IMAGES, **fields)]
+    for seed in seeds:
+        for modes, gain, ripple in ((8, 4.0, 0.1), (12, 5.0, 0.0), (16, 5.001, 0.1)):
+            psnr = 29 + IMAGES + gain + 0.1 * seed + ripple * (-1.0) ** np.arange(8)
+            rows.append(accuracy("nodiff", modes, psnr, seed=seed, **fields))
+            sam = 6 - 0.1 * psnr
+            rows.append(accuracy("nodiff", modes, sam, seed=seed, metric="SAM", **fields))
+            rows.append(accuracy("pseudo_sr", modes, psnr - 1, seed=seed, **fields))
+            what = rows[-2].cell_id
+            rows.append(cost("fno", "params", modes**2 / 100, unit="M", cell_id=what))
+            rows[-1] = replace(
+                rows[-1],
+                run_id=rows[-2].run_id,
+                protocol="ablation_modes",
+                config=rows[-2].config,
+                dataset="sample-4",
+                seed=seed,
+            )
+    return rows
+
+
+def efficiency(**fields):
+    rows = []
+    for backbone, scale, power in (("fno", 1.0, 1.0), ("attention_unet", 8.0, 2.0)):
+        for size in (64, 128, 256):
+            time = 10 * scale * (size / 64) ** (2 * power)
+            jitter = time * np.linspace(0.95, 1.05, 11)
+            common = {"size": size, **fields}
+            rows.append(cost(backbone, "latency_train_step", time, samples=jitter, **common))
+            rows.append(cost(backbone, "flops_forward", time / 5, unit="GFLOP", **common))
+    lost = {"size": 512, "status": "oom", "reason": "8 GiB", **fields}
+    return [*rows, cost("attention_unet", "latency_train_step", None, **lost)]
+
+
+# Statistics
+
+
+def test_summary_counts_what_it_leaves_out():
+    summary = summarise([1.0, 2.0, 3.0, 4.0, None, math.nan, math.inf])
+    assert (summary.n, summary.excluded, summary.mean) == (4, 3, 2.5)
+    assert summary.std == pytest.approx(1.2909944487358056)  # N - 1, from R's sd(1:4)
+    assert math.isnan(summarise([1.0]).std) and math.isnan(summarise([]).mean)
+
+
+def test_bootstrap_interval_agrees_with_the_t_interval_where_that_holds():
+    values = np.random.default_rng(3).normal(5, 2, 400)
+    half_width = 1.966 * values.std(ddof=1) / 20  # t quantile, 399 degrees of freedom
+    low, high = bootstrap_interval(values)
+    assert low == pytest.approx(values.mean() - half_width, abs=0.02)
+    assert high == pytest.approx(values.mean() + half_width, abs=0.02)
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    assert all(map(math.isnan, bootstrap_interval([1.0])))
+
+
+def test_paired_difference_sees_what_the_spread_over_images_hides():
+    a = 30 + 3 * IMAGES
+    b = a + 0.1 + 0.01 * np.arange(8)
+    result = paired_difference(a, b)
+    assert result.difference == pytest.approx(0.135)
+    assert result.ci_low > 0.1 and result.ci_high < 0.17 and result.real
+    assert result.p_value == pytest.approx(2 / 2**8)  # all eight signs agree
+    assert paired_difference(a, a).p_value == 1.0 and paired_difference(a, a).real is False
+    assert paired_difference(a[:5], b[:5]).real is None
+
+
+def test_paired_difference_counts_pairs_without_a_difference():
+    result = paired_difference([1.0, None, math.inf, 2.0], [2.0, 1.0, 1.0, 4.0])
+    assert (result.n, result.excluded, result.difference) == (2, 2, 1.5)
+    with pytest.raises(ValueError, match="3 and 2"):
+        paired_difference([1, 2, 3], [1, 2])
+
+
+def test_ratio_of_medians():
+    rng = np.random.default_rng(0)
+    slow, fast = 18 * rng.lognormal(0, 0.05, 51), 10 * rng.lognormal(0, 0.05, 51)
+    result = ratio_of_medians(fast, slow)
+    assert result.ci_low < 1.8 < result.ci_high and result.real
+    assert ratio_of_medians(fast, fast).real is False
+    assert ratio_of_medians(fast[:3], slow[:3]).real is None
+
+
+def test_pareto_front():
+    cost_, quality = [1, 2, 3, 4, 2, np.nan], [1, 3, 2, 4, 3, 9]
+    assert pareto_front(cost_, quality).tolist() == [True, True, False, True, True, False]
+    lower = pareto_front([1, 2, 3], [3, 1, 2], higher_is_better=False)
+    assert lower.tolist() == [True, True, False]
+
+
+# The paper
+
+
+def test_the_papers_tables_are_whole_and_named_as_in_the_field():
+    tables = [load_paper_table(number) for number in (1, 2, 3)]
+    assert [len(table) for table in tables] == [12 * 7, 12 * 2 * 4, 4 * 4]
+    methods = set(tables[0]["method"])
+    assert {"BDSD-PC", "LRTCFPan", "NODiff"} <= methods and "BDS-PC" not in methods
+    ours = tables[0].query("method == 'NODiff' and metric == 'PSNR'").iloc[0]
+    assert (ours["mean"], ours["std"]) == (39.314, 2.898)
+    assert tables[2]["std"].isna().all()
+    with pytest.raises(ValueError, match="not 4"):
+        load_paper_table(4)
+
+
+def test_figures_without_numbers_give_words():
+    words = load_paper_words("modes")
+    assert set(words) == {8, 12, 16, 32} and words[12] == "best on every metric"
+    assert not any(re.search(r"\d\.\d", text) for text in words.values())
+
+
+# Summaries and tables
+
+
+def test_spread_is_over_seeds_once_there_are_several():
+    one = summarise_rows(to_frame(ablation((0,))), ["method", "config.modes"])
+    assert set(one.loc[one["kind"] == "accuracy", "spread"]) == {"images"}
+    assert set(one.loc[one["kind"] == "accuracy", "n"]) == {8}
+    frame = to_frame(ablation((0, 1, 2)))
+    several = summarise_rows(frame, ["method", "config.modes"])
+    line = several.query("method == 'nodiff' and metric == 'PSNR' and `config.modes` == 12").iloc[0]
+    values = [row.value for row in ablation((0, 1, 2)) if row.key[1:3] == ("nodiff", "PSNR")]
+    assert line["spread"] == "seeds" and line["n"] == 3
+    assert line["center"] == pytest.approx(np.mean(values[1::3]))
+    assert line["std"] == pytest.approx(np.std(values[1::3], ddof=1))
+
+
+def test_setting_table_marks_ranks_and_keeps_the_papers_words_apart():
+    frame = to_frame(ablation())
+    table = setting_table(
+        frame, "modes", name="modes", title="Modes", words=load_paper_words("modes")
+    )
+    cells = table.cells
+    assert cells["method"].tolist() == ["nodiff"] * 3 + ["pseudo_sr"] * 3 + ["exp"]
+    assert cells["modes"].tolist() == ["8", "12", "16"] * 2 + ["–"]
+    psnr = table.marks["PSNR (dB) ↑"].tolist()
+    assert sorted(psnr) == [""] * 5 + ["best", "second"] and psnr[0] == ""
+    assert table.marks["Parameters (M) ↓"].tolist()[:2] == ["best", "second"]
+    assert cells["paper (in words)"][1] == "best on every metric"
+    assert (table.marks["paper (in words)"] == "").all()
+    assert "paper" not in " ".join(table.values.columns)
+    assert any("over images, n = 8" in note for note in table.notes)
+    assert any("RTX 4090" in note for note in table.notes)
+
+
+def test_table_files_say_the_same(tmp_path):
+    table = setting_table(to_frame(ablation()), "modes", name="modes", title="A & B_1")
+    paths = {path.suffix: path for path in table.write(tmp_path)}
+    best = table.cells["PSNR (dB) ↑"][table.marks["PSNR (dB) ↑"] == "best"].item()
+    number = best.split(" ± ")[0]
+    latex = paths[".tex"].read_text()
+    assert rf"\textbf{{{number} $\pm$" in latex and r"\toprule" in latex
+    assert r"A \& B\_1" in latex and r"pseudo\_sr" in latex and "±" not in latex
+    assert f"**{best}**" in paths[".md"].read_text()
+    assert best in paths[".html"].read_text()
+    exported = pd.read_csv(paths[".csv"])
+    line = exported.query("method == 'nodiff' and metric == 'PSNR'")["center"].max()
+    assert f"{line:.3f}" == number
+
+
+def test_failures_and_gaps_are_shown_and_timings_get_quartiles():
+    frame = to_frame(efficiency())
+    table = metric_table(
+        frame, ["backbone", "size"], name="c", title="Cost", rank_within=["size"]
+    ).cells.set_index(["backbone", "size"])
+    step = table["Training iteration (ms) ↓"]
+    assert step["attention_unet", "512"] == "oom"
+    assert table["FLOPs, forward (GFLOP) ↓"]["attention_unet", "512"] == "–"
+    assert step["fno", "64"] == "10 [9.75, 10.25]"
+
+
+def test_lines_under_different_conditions_are_not_ranked_against_each_other():
+    frame = to_frame(efficiency())
+    table = metric_table(frame, ["backbone", "size"], name="c", title="Cost", rank_within=["size"])
+    marks = table.marks["FLOPs, forward (GFLOP) ↓"]
+    assert marks[table.cells["backbone"] == "fno"].eq("best").sum() == 3
+
+
+def test_paper_numbers_stand_in_their_own_columns():
+    frame = to_frame([accuracy("bdsd_pc", None, 30 + IMAGES), *ablation()[:2]])
+    table = metric_table(frame, ["method"], name="a", title="A", metrics=["PSNR"])
+    beside = with_paper_numbers(table, load_paper_table(1), "WV3")
+    column = beside.cells.set_index("method")["PSNR (paper, WV3)"]
+    assert column["bdsd_pc"] == "32.969 ± 2.784" and column["exp"] == "–"
+    assert beside.cells[table.cells.columns].equals(table.cells)
+    with pytest.raises(UsageError, match="WV9"):
+        with_paper_numbers(table, load_paper_table(1), "WV9")
+
+
+def test_difference_table_tells_real_from_not_shown():
+    table = difference_table(to_frame(ablation()), "modes", 12, name="d", title="D")
+    values = table.values.query("metric == 'PSNR'").set_index("modes")
+    assert values.loc[8, "ci_high"] < 0
+    assert values.loc[16, "ci_low"] < 0 < values.loc[16, "ci_high"]
+    assert table.cells["PSNR (dB) ↑"].str.endswith("~").tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (39.3141, "accuracy", "39.314"),
+        (math.inf, "accuracy", "inf"),
+        (1234.5, "cost", "1234"),
+        (0.012345, "cost", "0.01235"),
+        (13.0, "cost", "13"),
+        (0.0, "cost", "0"),
+    ],
+)
+def test_format_number(value, kind, text):
+    assert format_number(value, kind) == text
+
+
+def test_settings_are_found_by_name_and_misspellings_answered():
+    frame = to_frame([accuracy("nodiff", 12, IMAGES, config={"backbone_options": {"modes": 12}})])
+    assert setting_column(frame, "modes") == "config.backbone_options.modes"
+    with pytest.raises(UsageError, match="did you mean 'modes'"):
+        setting_column(frame, "mods")
+
+
+def test_one_metric_has_one_unit():
+    rows = [cost("fno", "x", 1.0, unit="ms"), cost("fno", "x", 1.0, unit="s", size=128)]
+    with pytest.raises(UsageError, match="several units: ms, s"):
+        metric_header("x", to_frame(rows))
+
+
+# Figures
+
+
+def drawn_figures():
+    frame = to_frame(ablation((0, 1)))
+    costs = to_frame(efficiency())
+    points = pd.DataFrame({"backbone": ["fno", "x"], "params": [1.0, 5.0], "PSNR": [30.0, 31.0]})
+    roof = pd.DataFrame({"label": ["fno", "x"], "intensity": [1.0, 30.0], "gflops": [8.0, 70.0]})
+    return {
+        "setting": metrics_vs_setting(frame, "modes", note="Not iso-parameter."),
+        "features": feature_maps({8: RNG.normal(size=(3, 32, 32))}, outline=True),
+        "bars": bar_panels(costs[costs["size"] == 64]),
+        "scaling": scaling(costs),
+        "pareto": pareto_scatter(points, cost="params", quality="PSNR"),
+        "roofline": roofline(roof, peak_gflops=86, bandwidth_gbs=10),
+        "training": training_curves({"stage1": {"a": np.array([[0, 1.0], [10, 0.5]])}}),
+    }
+
+
+def test_figures_are_written_and_equal_figures_give_equal_bytes(tmp_path):
+    for name, figure in drawn_figures().items():
+        [path] = save_figure(figure, tmp_path / "all" / name, ("png",))
+        assert path.stat().st_size > 1000
+    rows = to_frame(efficiency())
+    first, second = (
+        save_figure(scaling(rows), tmp_path / folder / "scaling", ("png", "pdf", "svg"))
+        for folder in ("first", "second")
+    )
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_setting_figure_shows_what_the_rows_hold():
+    figure = metrics_vs_setting(to_frame(ablation((0, 1))), "modes", note="Not iso-parameter.")
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert list(panels) == ["PSNR (dB) ↑", "SAM (deg) ↓", "Parameters (M) ↓"]
+    psnr = panels["PSNR (dB) ↑"]
+    assert [label.get_text() for label in psnr.get_xticklabels()] == ["8", "12", "16"]
+    [curve] = [c for c in psnr.containers if c.get_label() == "nodiff, fno"]
+    values = to_frame(ablation((0, 1))).query("method == 'nodiff' and metric == 'PSNR'")
+    assert curve.lines[0].get_ydata() == pytest.approx(
+        values.groupby("config.modes")["value"].mean().to_numpy()
+    )
+    assert "over seeds (n = 2)" in figure.legends[0].get_title().get_text()
+    [exp] = [line for line in psnr.lines if line.get_label().startswith("EXP")]
+    assert exp.get_linestyle() == "--"
+    bars = [bar.get_height() for bar in panels["Parameters (M) ↓"].patches]
+    assert bars == [0.64, 1.44, 2.56]
+
+
+def test_spectrum_puts_a_wave_at_its_frequency():
+    column = np.arange(32)
+    wave = np.cos(2 * np.pi * 5 * column / 32) * np.ones((32, 1))
+    figure = feature_maps({8: wave})
+    image = figure.axes[1].images[0]
+    spectrum = np.asarray(image.get_array())
+    left, right, bottom, top = image.get_extent()
+    row, place = np.unravel_index(spectrum.argmax(), spectrum.shape)
+    assert abs(left + 0.5 + place) == 5
+    assert top + 0.5 + row == 0
+    assert (right - left, bottom - top) == (32, 32)
+
+
+def test_growth_exponent_of_known_laws():
+    sizes = np.array([64, 128, 256, 512])
+    assert growth_exponent(sizes, 3 * sizes**2.0) == pytest.approx(1.0)
+    assert growth_exponent(sizes, 0.1 * sizes**4.0) == pytest.approx(2.0)
+    assert math.isnan(growth_exponent([64], [1.0]))
+
+
+def test_scaling_figure_shows_exponents_and_failures():
+    axes = scaling(to_frame(efficiency()), metrics=["latency_train_step"]).axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["fno: pixels$^{1.00}$", "attention_unet: pixels$^{2.00}$"]
+    crosses = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"]
+    assert [512] in crosses
+
+
+def test_a_backbone_keeps_its_colour():
+    assert colour_of("fno", ["fno"]) == colour_of("fno", ["zeta", "attention_unet", "fno"])
+    assert colour_of("fno") != colour_of("attention_unet")
+
+
+def test_drawing_nothing_is_an_error():
+    empty = to_frame([])
+    for draw in (bar_panels, scaling):
+        with pytest.raises(UsageError, match="no cost rows"):
+            draw(empty)
+    with pytest.raises(UsageError, match="no feature maps"):
+        feature_maps({})
+
+
+# Reports
+
+
+def test_pareto_points_join_quality_and_cost():
+    frame = to_frame(ablation((0, 1)))
+    points = pareto_points(frame, "params", "PSNR", ["method", "config.modes"])
+    assert points["params"].tolist() == [0.64, 1.44, 2.56]
+    means = frame.query("method == 'nodiff' and metric == 'PSNR'").groupby("config.modes")["value"]
+    assert points["PSNR"].tolist() == pytest.approx(means.mean().tolist())
+    assert points["PSNR_std"].tolist() == pytest.approx(means.std().tolist())
+
+
+@pytest.fixture
+def result_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    command = ["protocols/ablation_modes.py", "--preset", "smoke"]
+    run_id = folder.begin(command, {}, XEON, {"torch": "2.13.0"}, {"hash": "c" * 40, "dirty": True})
+    rows = ablation(run_id=run_id) + efficiency(run_id=run_id)
+    steps = np.arange(5.0)
+    for modes in (8, 12, 16):
+        base = next(r for r in rows if r.method == "nodiff" and r.config.get("modes") == modes)
+        np.savez(folder.path / f"f{modes}.npz", first=np.zeros((2, 8, 8)), last=np.eye(8) * modes)
+        np.savez(folder.path / f"h{modes}.npz", loss=np.stack([steps, np.exp(-steps)], 1))
+        blank = {"value": None, "samples": None, "split": None, "n": None}
+        rows.append(
+            replace(base, kind="artefact", metric="features", artefact=f"f{modes}.npz", **blank)
+        )
+        rows.append(
+            replace(base, kind="training", metric="loss_stage1", artefact=f"h{modes}.npz", **blank)
+        )
+    folder.append(rows)
+    folder.end(run_id, "ok")
+    return folder
+
+
+def test_report_writes_what_applies_and_is_one_page(result_folder, tmp_path):
+    rows, runs = result_folder.rows(), load_runs(result_folder.path)
+    _, paths = write_report(rows, runs, tmp_path / "report", title="Results <1>")
+    names = {str(path.relative_to(tmp_path / "report")) for path in paths}
+    for stem in ("", "-features", "-training"):
+        assert f"figures/ablation_modes-sample-4{stem}.pdf" in names
+    assert {"rows.csv", "samples.csv", "report.html", "tables/efficiency-cost.tex"} <= names
+    assert {"figures/efficiency-cost-scaling.png", "tables/failures.md"} <= names
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Xeon x2" in page and "c" * 12 + "+" in page and "PAN is simulated" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
+    pictures = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    assert len(pictures) == 5
+    assert all(b"<svg" in base64.b64decode(picture)[:600] for picture in pictures)
+
+
+def test_costs_of_two_machines_never_share_a_table():
+    runs = {"r": {"machine": XEON}, "s": {"machine": XEON | {"gpu": {"name": "A", "count": 1}}}}
+    rows = efficiency() + [replace(row, run_id="s", cell_id="s") for row in efficiency()]
+    sections = build_sections(to_frame(rows), runs)
+    titles = [section.title for section in sections]
+    assert titles[:2] == ["Cost: efficiency on Xeon x2", "Cost: efficiency on A x1"]
+
+
+def test_features_are_the_last_blocks(result_folder):
+    frame = to_frame(result_folder.rows())
+    features = feature_arrays(frame, "config.modes", load_runs(result_folder.path))
+    assert {key: value.max() for key, value in features.items()} == {8: 8, 12: 12, 16: 16}
+
+
+# Comparing
+
+
+def test_the_same_rows_do_not_differ():
+    comparisons, left_out = compare_rows(ablation(), ablation(), {})
+    assert {c.verdict for c in comparisons} == {"no difference shown"} and not left_out
+    assert all(c.a == c.b for c in comparisons)
+
+
+def test_two_variants_are_paired_image_by_image():
+    rows = ablation((0, 1))
+    a = select_rows(rows, ["method=nodiff", "modes=12"])
+    b = select_rows(rows, ["method=nodiff", "modes=8"])
+    comparisons, _ = compare_rows(a, b, {})
+    assert [c.metric for c in comparisons] == ["PSNR", "SAM"]
+    assert all(c.verdict == "A better" and c.result.n == 8 for c in comparisons)
+    psnr = comparisons[0].result
+    assert psnr.difference == pytest.approx(psnr.mean_b - psnr.mean_a)
+    table = comparison_table(comparisons, name="c", title="C")
+    assert table.cells["verdict"].tolist() == ["A better"] * 2
+
+
+def test_costs_compare_by_ratio_and_counts_are_exact():
+    runs = {"r": {"machine": XEON}}
+    a = select_rows(efficiency(), ["backbone=fno", "size=64"])
+    b = select_rows(efficiency(), ["backbone=attention_unet", "size=64"])
+    comparisons, _ = compare_rows(a, b, runs, kind="cost")
+    assert {c.metric: c.result.ratio for c in comparisons} == pytest.approx(
+        {"flops_forward": 8.0, "latency_train_step": 8.0}
+    )
+    assert {c.verdict for c in comparisons} == {"A better"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol_version": 2}, "protocol versions"),
+        ({"config": {"convention": "dlpan"}}, "conventions, pancollection and dlpan"),
+        ({"unit": "none"}, "units, dB and none"),
+        ({"samples": [1.0, 2.0]}, "numbers of images, 2 and 8"),
+        ({"dataset": "WV3"}, "no accuracy measurement in common"),
+    ],
+)
+def test_what_is_not_comparable_is_refused(change, message):
+    a = accuracy("exp", None, 29 + IMAGES)
+    with pytest.raises(UsageError, match=message):
+        compare_rows([a], [replace(a, **change)], {})
+
+
+def test_cost_across_machines_is_refused():
+    other = [replace(row, run_id="s") for row in efficiency()]
+    runs = {"r": {"machine": XEON}, "s": {"machine": XEON | {"cpu": "EPYC"}}}
+    with pytest.raises(UsageError, match="EPYC x2 and Xeon x2"):
+        compare_rows(efficiency(), other, runs, kind="cost")
+    with pytest.raises(UsageError, match=r"no run-s\.json"):
+        compare_rows(efficiency(), other, {"r": runs["r"]}, kind="cost")
+
+
+def test_conditions_answer_misspellings():
+    with pytest.raises(UsageError, match="did you mean 'backbone'"):
+        select_rows(ablation(), ["backbon=fno"])
+    with pytest.raises(UsageError, match=r"found: 12, 16, 8, None"):
+        select_rows(ablation(), ["modes=13"])
+    with pytest.raises(UsageError, match="expected field=value"):
+        select_rows(ablation(), ["modes"])
+
+
+def test_none_of_it_imports_torch():
+    modules = "bench.records bench.config bench.report bench.compare bench.reporting.build"
+    modules += " bench.reporting.comparison"
+    code = f"import sys, importlib\nfor m in {modules.split()}: importlib.import_module(m)\n"
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
