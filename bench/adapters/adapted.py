@@ -44,14 +44,10 @@ class _Adaptation:
     def guide(self, name: str, feature: Tensor) -> Tensor:
         if self._guidance is None:
             return feature
-        return self._guidance[_key(name)](self._details[name], feature)
+        return self._guidance[name](self._details[name], feature)
 
     def low_rank(self, name: str) -> LowRank | None:
         return self._increments.get(name)
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "_")  # ModuleDict keys may not contain dots
 
 
 class AdaptedDenoiser(nn.Module):
@@ -82,7 +78,7 @@ class AdaptedDenoiser(nn.Module):
         self.guidance = (
             nn.ModuleDict(
                 {
-                    _key(block.name): GuidanceAdapter(
+                    block.name: GuidanceAdapter(
                         config.predictor_width, block.channels, block.factor, config.guidance_form
                     )
                     for block in backbone.guided
@@ -114,7 +110,7 @@ class AdaptedDenoiser(nn.Module):
         details = {}
         if self.guidance is not None:
             for block in self.backbone.guided:
-                details[block.name] = self.guidance[_key(block.name)].detail_part(detail)
+                details[block.name] = self.guidance[block.name].detail_part(detail)
         return Condition(image, stem, details)
 
     def forward(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:

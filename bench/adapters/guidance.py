@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,8 +50,9 @@ class GuidanceAdapter(nn.Module):
         """Return the step-independent half: V (B, C_v, H, W) -> (B, C, H / factor, W / factor)."""
         if self.factor > 1:
             detail = F.avg_pool2d(detail, self.factor)
-        return self.from_detail(detail)
+        return self.from_detail(detail.contiguous(memory_format=torch.channels_last))
 
     def forward(self, detail_part: Tensor, feature: Tensor) -> Tensor:
         """Return F + G, the shape of ``feature`` (B, C, h, w)."""
+        feature = feature.contiguous(memory_format=torch.channels_last)
         return feature + self.mix(detail_part + self.from_feature(feature))

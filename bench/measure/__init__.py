@@ -10,7 +10,6 @@ from bench.measure.environment import (
     gpu_energy_joules,
     gpu_state,
     machine,
-    machine_class,
     measured_device,
     versions,
 )
@@ -34,6 +33,7 @@ from bench.measure.memory import (
     parse_bytes,
     peak_memory,
 )
+from bench.measure.parameters import count_parameters
 from bench.measure.stock import STOCK_COUNTERS, StockCount, stock_flops
 from bench.measure.timing import Ratio, Timing, paired_ratio, time_interleaved
 from bench.measure.workload import Workload
@@ -56,13 +56,13 @@ __all__ = [
     "Workload",
     "commit",
     "count_flops",
+    "count_parameters",
     "format_bytes",
     "gpu_energy_joules",
     "gpu_state",
     "image_flops",
     "largest_fit",
     "machine",
-    "machine_class",
     "measure_ceilings",
     "measured_device",
     "paired_ratio",

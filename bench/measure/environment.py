@@ -11,7 +11,6 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ __all__ = [
     "gpu_energy_joules",
     "gpu_state",
     "machine",
-    "machine_class",
     "measured_device",
     "versions",
 ]
@@ -85,18 +83,6 @@ def machine() -> dict[str, Any]:
             "matmul_precision": torch.get_float32_matmul_precision(),
         },
     }
-
-
-def machine_class(description: Mapping[str, Any]) -> str:
-    """Return the class within which cost rows may be compared, e.g. ``AMD EPYC x2``.
-
-    Args:
-        description: what :func:`machine` returned. With a GPU its name and count decide.
-    """
-    gpu = description.get("gpu")
-    if gpu:
-        return f"{gpu['name']} x{gpu['count']}"
-    return f"{description['cpu']} x{description['cores']}"
 
 
 def versions() -> dict[str, str]:

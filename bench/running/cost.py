@@ -18,14 +18,13 @@ from bench.measure import (
     Timing,
     Workload,
     count_flops,
+    count_parameters,
     machine,
-    machine_class,
     peak_memory,
     stock_flops,
     time_interleaved,
 )
-from bench.measure.parameters import count_parameters
-from bench.records import Row
+from bench.records import Row, machine_class
 from bench.running.cells import Cell, Context
 from bench.running.experiments import build_network
 from bench.running.workloads import BUILDER, Kind, build_workload, flops_per_image
@@ -89,6 +88,7 @@ class CostGrid:
             "tile": config.sampler.tile,
             "bands": self.bands,
             "threads": self.threads,
+            "device": self.device.type,
         }
         return Cell(
             title=f"cost of {config.backbone} at {self.size} pixels, batch {self.batch}",
@@ -103,6 +103,7 @@ class CostGrid:
                 "rounds": self.rounds,
                 "stock": self.stock,
                 "machine": here,
+                "device": self.device.type,
                 "torch": ".".join(torch.__version__.split(".")[:2]),
                 "flops_convention": CONVENTION,
             },

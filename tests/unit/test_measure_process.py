@@ -15,8 +15,9 @@ import pytest
 
 from bench.config.errors import UsageError
 from bench.measure import commit, environment, gpu_energy_joules, gpu_state, run_isolated
-from bench.measure.environment import machine, machine_class, versions
+from bench.measure.environment import machine, versions
 from bench.measure.isolation import load_target
+from bench.records import machine_class
 
 HERE = __file__
 
