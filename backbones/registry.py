@@ -137,14 +137,16 @@ def register_backbone(name: str) -> Callable[[Any], Any]:
 
 def load_backbone_module(path: str | Path) -> list[str]:
     """Import a user's file that calls :func:`register_backbone`; return the names it added."""
+    import sys
     from importlib.util import module_from_spec, spec_from_file_location
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no backbone module at {path}")
     before = set(BACKBONES.names())
-    spec = spec_from_file_location(path.stem, path)
+    spec = spec_from_file_location(f"backbone_module_{path.stem}", path)
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses with postponed annotations look it up
     spec.loader.exec_module(module)
     added = sorted(set(BACKBONES.names()) - before)
     if not added:

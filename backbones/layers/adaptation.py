@@ -1,0 +1,61 @@
+"""Applying what stage II adds: low-rank increments of convolutions and linear layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from backbones.contract import LowRank
+
+__all__ = ["NO_ADAPT", "NoAdapt", "adapted_conv2d", "adapted_linear"]
+
+
+class NoAdapt:
+    """The adapter of stage I: changes nothing."""
+
+    def guide(self, name: str, feature: Tensor) -> Tensor:
+        return feature
+
+    def low_rank(self, name: str) -> None:
+        return None
+
+
+NO_ADAPT = NoAdapt()
+
+
+def adapted_conv2d(conv: nn.Conv2d, x: Tensor, low_rank: LowRank | None) -> Tensor:
+    """Return ``conv(x)`` plus its increment; ungrouped convolutions only.
+
+    The increment is a k x k convolution to r channels, a gate per sample and channel, and a 1x1
+    convolution: Hu et al., ICLR 2022, with the time gate of NODiff (AAAI 2026, eq. 12-14).
+
+    Args:
+        conv: C_in -> C_out.
+        x: (B, C_in, H, W).
+        low_rank: ``down`` (r, C_in, k, k), ``up`` (C_out, r), ``gate`` (B, r).
+    """
+    y = conv(x)
+    if low_rank is None:
+        return y
+    down, up, gate = low_rank
+    reduced = F.conv2d(x, down, None, conv.stride, conv.padding, conv.dilation)
+    return y + F.conv2d(reduced * gate[:, :, None, None], up[:, :, None, None])
+
+
+def adapted_linear(linear: nn.Linear, x: Tensor, low_rank: LowRank | None) -> Tensor:
+    """Return ``linear(x)`` plus its increment.
+
+    Args:
+        linear: C_in -> C_out.
+        x: (B, ..., C_in).
+        low_rank: ``down`` (r, C_in), ``up`` (C_out, r), ``gate`` (B, r).
+    """
+    y = linear(x)
+    if low_rank is None:
+        return y
+    down, up, gate = low_rank
+    gate = gate.reshape(gate.shape[0], *[1] * (x.ndim - 2), gate.shape[1])
+    return y + F.linear(F.linear(x, down) * gate, up)

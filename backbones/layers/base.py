@@ -1,0 +1,82 @@
+"""What the backbones of this package share beyond the call contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from backbones.layers.adaptation import NO_ADAPT
+from backbones.layers.stem import Stem
+
+if TYPE_CHECKING:
+    from backbones.contract import Adapt, AdaptableOp, GuidedBlock
+
+__all__ = ["Denoiser", "zero_init"]
+
+
+def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Zero weight and bias: the branch or network that ends in ``layer`` starts out silent."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Denoiser(nn.Module):
+    """A stem linear in [x, cond], a body, and a convolution to the bands.
+
+    A subclass implements :meth:`body` and declares the metadata of
+    :class:`backbones.contract.Backbone`; a backbone from elsewhere needs neither.
+
+    Args:
+        bands: C.
+        cond_channels: K.
+        width: channels of the first feature.
+        head: feature -> (B, C, H, W).
+        config: the frozen dataclass the backbone is built from.
+    """
+
+    guided: tuple[GuidedBlock, ...]
+    adaptable: tuple[AdaptableOp, ...]
+    size_multiple = 1
+    min_size = 1
+    family: str
+    citation: str
+    version = 1
+
+    def __init__(self, bands: int, cond_channels: int, width: int, head: nn.Module, config: object):
+        super().__init__()
+        self.bands = bands
+        self.cond_channels = cond_channels
+        self.config = config
+        self.first = Stem(bands, cond_channels, width)
+        self.head = head
+
+    def body(self, feature: Tensor, time: Tensor, adapt: Adapt) -> Tensor:
+        """(B, width, H, W), (B,) -> the feature ``head`` takes."""
+        raise NotImplementedError
+
+    def condition(self, cond: Tensor) -> Tensor:
+        """Compute the part of the first feature that depends on ``cond`` (B, K, H, W) alone."""
+        return self.first.condition(cond)
+
+    def stem(self, x: Tensor, cond_part: Tensor) -> Tensor:
+        """First feature (B, width, H, W) from ``x`` (B, C, H, W) and :meth:`condition`'s part."""
+        return self.first.join(x, cond_part)
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        cond: Tensor | None,
+        adapt: Adapt | None = None,
+        cond_part: Tensor | None = None,
+    ) -> Tensor:
+        """Denoise; see :mod:`backbones.contract` for shapes and ranges.
+
+        With ``cond_part``, the result of :meth:`condition`, ``cond`` is not looked at.
+        """
+        feature = self.first(x, cond) if cond_part is None else self.stem(x, cond_part)
+        feature = self.body(feature, time, NO_ADAPT if adapt is None else adapt)
+        return self.head(feature).contiguous(memory_format=torch.contiguous_format)
