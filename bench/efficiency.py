@@ -9,7 +9,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, UsageError, run_command
+from bench.config import CommonFlags, ExitCode, UsageError, run_command
 
 VERSION = 1
 
@@ -42,18 +42,18 @@ def main(flags: Flags) -> int:
         default_folder,
         experiments,
         present,
+        print_choices,
         run_cells,
         workspace,
     )
 
+    if flags.list:
+        print_choices(flags)
+        return ExitCode.OK
     bands = flags.bands or load_dataset(flags.dataset, sensor=flags.sensor).sensor.bands
     configs = list({config.backbone: config for config in experiments(flags)}.values())
     for config in configs:
-        smallest = check_experiment(config, bands)
-        if min(flags.size) < smallest:
-            raise UsageError(
-                f"size = {min(flags.size)}: backbone {config.backbone!r} needs at least {smallest}"
-            )
+        check_experiment(config, bands, flags.size)
     grids = [
         CostGrid(
             experiments=configs,
@@ -73,6 +73,8 @@ def main(flags: Flags) -> int:
         for batch in flags.batch
     ]
     cells = [cell for grid in grids for cell in grid.cells()]
+    if not cells:
+        raise UsageError("nothing to measure: --backbone, --size and --batch need a value each")
     folder = default_folder(flags, "efficiency")
     code = run_cells(
         cells,

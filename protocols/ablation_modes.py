@@ -14,7 +14,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, run_command
+from bench.config import CommonFlags, ExitCode, UsageError, run_command
 
 PROTOCOL = "ablation_modes"
 VERSION = 1
@@ -38,10 +38,14 @@ def main(flags: Flags) -> int:
         experiments,
         method_cell,
         present,
+        print_choices,
         run_cells,
         workspace,
     )
 
+    if flags.list:
+        print_choices(flags)
+        return ExitCode.OK
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
     place = workspace(flags)
     grid = []
@@ -51,8 +55,13 @@ def main(flags: Flags) -> int:
             config = replace(base, backbone_options=options)
             check_experiment(config, dataset.sensor.bands)
             grid.append((config, modes))
+    if not grid:
+        raise UsageError("nothing to run: --backbone and --modes need a value each")
     cells = [method_cell("exp", dataset, grid[0][0].evaluation)]
-    cells += [diffusion_cell(config, dataset, place, {"modes": modes}) for config, modes in grid]
+    cells += [
+        diffusion_cell(config, dataset, place, {"modes": modes, "preset": flags.preset})
+        for config, modes in grid
+    ]
 
     folder = default_folder(flags, PROTOCOL)
     code = run_cells(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from backbones import UnknownNameError
-from bench.config.errors import BenchError, ExitCode
+from bench.config.errors import BenchError, ExitCode, UsageError
 
 __all__ = ["CommonFlags", "run_command"]
 
@@ -61,15 +61,16 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
     from rich.logging import RichHandler
 
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    flags = tyro.cli(Annotated[(flags_type, *config)], prog=prog)  # exits with 2 on bad usage
-    quiet = getattr(flags, "quiet", False)
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
-        force=True,
-    )
     try:
+        _refuse_repeats(sys.argv[1:])
+        flags = tyro.cli(Annotated[(flags_type, *config)], prog=prog)  # exits with 2 on bad usage
+        quiet = getattr(flags, "quiet", False)
+        logging.basicConfig(
+            level=logging.WARNING if quiet else logging.INFO,
+            format="%(message)s",
+            handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
+            force=True,
+        )
         code = main(flags)
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
@@ -81,3 +82,11 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.USAGE
     sys.exit(int(code))
+
+
+def _refuse_repeats(arguments: Sequence[str]) -> None:
+    """A flag given twice would lose its first values in silence."""
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name} is given twice; expected one {name} with all its values")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.config.errors import UsageError
+from bench.config.metric_specs import get_convention
 
 __all__ = [
     "AdapterConfig",
@@ -25,11 +26,12 @@ __all__ = [
 Scheme = Literal["two_stage", "joint", "one_stage"]
 
 
-def _require(owner: object, **rules: bool) -> None:
-    for name, holds in rules.items():
+def _require(owner: object, **rules: tuple[bool, str]) -> None:
+    """Raise UsageError for the first field whose rule (holds, what was expected) does not hold."""
+    for name, (holds, expected) in rules.items():
         if not holds:
             value = getattr(owner, name)
-            raise UsageError(f"{type(owner).__name__}.{name} = {value!r} is out of its range")
+            raise UsageError(f"{type(owner).__name__}.{name} = {value!r}: expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class DiffusionConfig:
     ratio of a residual that is far smaller than unit noise."""
 
     def __post_init__(self) -> None:
-        _require(self, timesteps=self.timesteps >= 2, residual_scale=self.residual_scale > 0)
+        _require(
+            self,
+            timesteps=(self.timesteps >= 2, "at least 2"),
+            residual_scale=(self.residual_scale > 0, "more than 0"),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,14 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         _require(
             self,
-            steps=self.steps >= 1,
-            eta=0.0 <= self.eta <= 1.0,
-            overlap=self.overlap >= 0 and (self.tile is None or self.overlap < self.tile),
-            batch=self.batch >= 1,
+            steps=(self.steps >= 1, "at least 1"),
+            eta=(0 <= self.eta <= 1, "0 to 1"),
+            tile=(self.tile is None or self.tile >= 1, "at least 1, or none for whole images"),
+            overlap=(
+                self.overlap >= 0 and (self.tile is None or self.overlap < self.tile),
+                f"0 to tile - 1 (tile = {self.tile})",
+            ),
+            batch=(self.batch >= 1, "at least 1"),
         )
 
 
@@ -110,10 +120,10 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         _require(
             self,
-            predictor_width=self.predictor_width >= 1,
-            predictor_blocks=self.predictor_blocks >= 0,
-            predictor_loss=self.predictor_loss >= 0,
-            rank=self.rank >= 1,
+            predictor_width=(self.predictor_width >= 1, "at least 1"),
+            predictor_blocks=(self.predictor_blocks >= 0, "at least 0"),
+            predictor_loss=(self.predictor_loss >= 0, "at least 0"),
+            rank=(self.rank >= 1, "at least 1"),
         )
 
 
@@ -145,12 +155,15 @@ class StageConfig:
     def __post_init__(self) -> None:
         _require(
             self,
-            steps=self.steps >= 0,
-            batch=self.batch >= 1,
-            learning_rate=self.learning_rate > 0,
-            warmup=0 <= self.warmup < 1,
-            clip_norm=self.clip_norm > 0,
-            ema_decay=0 <= self.ema_decay < 1,
+            steps=(self.steps >= 0, "at least 0"),
+            batch=(self.batch >= 1, "at least 1"),
+            learning_rate=(self.learning_rate > 0, "more than 0"),
+            step_every=(self.step_every >= 1, "at least 1"),
+            step_factor=(0 < self.step_factor <= 1, "more than 0 and at most 1"),
+            warmup=(0 <= self.warmup < 1, "0 or more and less than 1"),
+            weight_decay=(self.weight_decay >= 0, "at least 0"),
+            clip_norm=(self.clip_norm > 0, "more than 0"),
+            ema_decay=(0 <= self.ema_decay < 1, "0 or more and less than 1"),
         )
 
 
@@ -164,6 +177,10 @@ class EvaluationConfig:
     """Number of test images; None means all of them."""
     full_resolution: bool = True
     """Also fuse the full-resolution set."""
+
+    def __post_init__(self) -> None:
+        get_convention(self.convention)
+        _require(self, images=(self.images is None or self.images >= 1, "at least 1, or none"))
 
 
 @dataclass(frozen=True)
@@ -186,6 +203,12 @@ class ExperimentConfig:
     sampler: SamplerConfig = SamplerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self, patch=(self.patch >= 1, "at least 1"))
+        timesteps = self.diffusion.timesteps
+        most = (self.sampler.steps <= timesteps, f"at most diffusion.timesteps = {timesteps}")
+        _require(self.sampler, steps=most)
 
     def stage_identity(self, stage: Literal["stage1", "stage2"], data: str) -> dict[str, Any]:
         """Return what decides the weights at the end of a stage: an explicit list.

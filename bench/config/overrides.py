@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from backbones.registry import nearest
@@ -15,27 +16,39 @@ from bench.config.experiment import ExperimentConfig
 
 __all__ = ["apply_overrides"]
 
+# Top-level fields that a command line sets in another way, which would win in silence.
+_ELSEWHERE = {
+    "dataset": "--dataset",
+    "backbone": "--backbone, or backbone.<option>=value",
+    "backbone_options": "backbone.<option>=value",
+    "seed": "--seed",
+}
+
 
 def apply_overrides(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentConfig:
     """Return ``config`` with fields replaced, e.g. ``stage1.steps=200`` or ``backbone.modes=16``.
 
     ``backbone.<option>`` reaches the backbone's own options, which the backbone checks when it is
-    built. Later overrides win.
+    built. Later overrides win; ranges are checked once all are in place.
 
     Raises:
-        UsageError: no ``=``, an unknown field (the nearest is named), or a value of another type.
+        UsageError: no ``=``, an unknown field (the nearest is named), a value of another type, or
+            one out of its range.
     """
+    changes: dict[str, Any] = {}
     for item in overrides:
-        key, found, text = item.partition("=")
+        key, found, text = (part.strip() for part in item.partition("="))
         if not found or not key:
             raise UsageError(f"override {item!r} is not of the form key=value")
-        path = key.strip().split(".")
+        path = key.split(".")
         if path[0] == "backbone" and len(path) == 2:
-            options = {**config.backbone_options, path[1]: _literal(text)}
-            config = dataclasses.replace(config, backbone_options=options)
+            options = changes.setdefault("backbone_options", dict(config.backbone_options))
+            options[path[1]] = _literal(text)
+        elif path[0] in _ELSEWHERE:
+            raise UsageError(f"override {item!r}: use {_ELSEWHERE[path[0]]}")
         else:
-            config = _replace(config, path, text, key)
-    return config
+            _collect(changes, config, path, text, key)
+    return _replace(config, changes)
 
 
 def _literal(text: str) -> Any:
@@ -47,7 +60,8 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _replace(config: Any, path: list[str], text: str, key: str) -> Any:
+def _collect(changes: dict[str, Any], config: Any, path: list[str], text: str, key: str) -> None:
+    """Put the checked value of ``key`` into the tree of changes."""
     name, rest = path[0], path[1:]
     hints = typing.get_type_hints(type(config))
     if name not in hints:
@@ -60,26 +74,42 @@ def _replace(config: Any, path: list[str], text: str, key: str) -> Any:
     if not rest and dataclasses.is_dataclass(value):
         known = ", ".join(f.name for f in dataclasses.fields(value))
         raise UsageError(f"{key!r} is a group; override one of its fields ({known})")
-    new = _replace(value, rest, text, key) if rest else _coerce(_literal(text), hints[name], key)
-    return dataclasses.replace(config, **{name: new})
+    if rest:
+        _collect(changes.setdefault(name, {}), value, rest, text, key)
+    else:
+        changes[name] = _coerce(text, hints[name], key)
 
 
-def _coerce(value: Any, hint: Any, key: str) -> Any:
-    """Check ``value`` against a field's annotation; an int is a float where one is asked for."""
+def _replace(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Apply the tree of changes from its leaves up, each dataclass once."""
+    values = {
+        name: _replace(old, change)
+        if dataclasses.is_dataclass(old := getattr(config, name))
+        else change
+        for name, change in changes.items()
+    }
+    return dataclasses.replace(config, **values)
+
+
+def _coerce(text: str, hint: Any, key: str) -> Any:
+    """Read a field's value as its annotation says; an int is a float where one is asked for."""
+    if hint is str:
+        return text  # also "none" and "12"
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
-        choices = typing.get_args(hint)
-        if value not in choices:
+        choices = typing.get_args(hint)  # words
+        if text not in choices:
             raise UsageError(
-                f"{key} = {value!r}{nearest(str(value), map(str, choices))} "
-                f"(one of: {', '.join(map(str, choices))})"
+                f"{key} = {text!r}{nearest(text, choices)} (one of: {', '.join(choices)})"
             )
-        return value
+        return text
+    value = _literal(text)
     kinds = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
     for kind in kinds:
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if math.isfinite(value):
+                return float(value)
+        elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
             return value
     names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
     raise UsageError(f"{key} = {value!r}: expected {names}")

@@ -38,15 +38,15 @@ DEPARTURES: dict[str, str] = {
 _BACKBONES: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
         "fno": {"width": 8, "layers": 2},
-        "attention_unet": {"width": 8, "multipliers": (1, 2)},
-        "conv_unet": {"width": 8, "multipliers": (1, 2)},
-        "convnext": {"width": 8, "blocks": 2},
+        "attention_unet": {"width": 8, "multipliers": (1, 1, 2, 2), "blocks": 1},
+        "conv_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1},
+        "convnext": {"width": 8, "layers": 2},
     },
     "laptop": {
         "fno": {"width": 20},
         "attention_unet": {"width": 16},
         "conv_unet": {"width": 16},
-        "convnext": {"width": 32, "blocks": 6},
+        "convnext": {"width": 32, "layers": 6},
     },
     "paper": {},
 }
@@ -54,12 +54,12 @@ _BACKBONES: dict[str, dict[str, dict[str, Any]]] = {
 _LAPTOP = ExperimentConfig(
     diffusion=DiffusionConfig(target="x0", residual_scale=10.0),
     adapters=AdapterConfig(predictor_width=20, predictor_loss=1.0),
-    sampler=SamplerConfig(steps=20, tile=64, overlap=16, batch=32),
+    sampler=SamplerConfig(steps=10, tile=64, overlap=8, batch=16),
     stage1=StageConfig(
-        steps=300, batch=8, learning_rate=2e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
+        steps=250, batch=8, learning_rate=4e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
     ),
     stage2=StageConfig(
-        steps=400, batch=8, learning_rate=2e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
+        steps=300, batch=8, learning_rate=4e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
     ),
 )
 

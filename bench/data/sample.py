@@ -1,13 +1,14 @@
 """The shipped sample: a crop of one Sentinel-2 scene, as the data sets sample-4 and sample-8.
 
 The repository holds reference bands only (``sample/``, see the note there); the sets are built
-from them on first use, in a few seconds, under ``results/data``.
+from them on first use, in a few seconds, under ``data`` of :func:`results_home`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +25,13 @@ from bench.data.files import Header, is_current
 from bench.data.wald import block_mean, simulate_pan
 from bench.imaging import get_sensor
 
-__all__ = ["SAMPLES", "build_sample"]
+__all__ = ["HOME_VARIABLE", "SAMPLES", "build_sample", "results_home"]
 
 log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).resolve().parent / "sample"
-_CACHE = Path(__file__).resolve().parents[2] / "results" / "data"
+HOME_VARIABLE = "NODIFF_BENCH_HOME"
+"""Environment variable that names another folder than the repository's ``results``."""
 _VERSION = 1  # of the recipe: raise it when code below it changes what the files hold
 
 
@@ -65,18 +67,29 @@ SAMPLES = tuple(_RECIPES)
 """Names of the shipped data sets."""
 
 
+def results_home() -> Path:
+    """Return the folder that commands write to unless told otherwise.
+
+    It holds ``data`` (the sample's files, built here) and ``runs`` (result folders, and
+    ``runs/checkpoints``, the trained weights that all commands share): ``results`` of the
+    repository, or the folder that the environment variable ``NODIFF_BENCH_HOME`` names.
+    """
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home).expanduser() if home else Path(__file__).resolve().parents[2] / "results"
+
+
 def build_sample(name: str, cache: Path | None = None) -> Path:
     """Return the folder of a shipped data set, building its files where they are not up to date.
 
     Args:
         name: one of :data:`SAMPLES`.
-        cache: parent of the folder; ``results/data`` of the repository when None.
+        cache: parent of the folder; ``data`` of :func:`results_home` when None.
     """
     if name not in _RECIPES:
         raise UsageError(f"unknown sample {name!r}; expected one of {', '.join(SAMPLES)}")
     recipe = _RECIPES[name]
     header = _header(name, recipe)
-    folder = (cache or _CACHE) / name
+    folder = (cache or results_home() / "data") / name
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not is_current(folder, header.fingerprint):

@@ -73,7 +73,7 @@ class DiffusionFusion:
             keys: what names each image for its noise; its index by default.
 
         Returns:
-            (B, s, H, W), unit scale, on the inputs' device.
+            (B, s, H, W), unit scale, dtype and device of ``lms``; computed in float32.
         """
         if lms is None:
             lms = upsample(ms, pan.shape[-1] // ms.shape[-1])
@@ -127,7 +127,8 @@ class DiffusionFusion:
     def _each(self, network: nn.Module, *images: Tensor) -> tuple[Tensor, ...]:
         """Run a network image by image: whole scenes are large."""
         outputs = [
-            network(*(x[i : i + 1].to(self.device) for x in images)) for i in range(len(images[0]))
+            network(*(x[i : i + 1].to(self.device, torch.float32) for x in images))
+            for i in range(len(images[0]))
         ]
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
@@ -141,7 +142,7 @@ class DiffusionFusion:
             max(top for top, _ in corners) + rows,
             max(left for _, left in corners) + columns,
         )
-        maps = [_pad(x.to(self.device), canvas) for x in [lms, *conditions]]
+        maps = [_pad(x.to(self.device, torch.float32), canvas) for x in [lms, *conditions]]
         windows = [(image, top, left) for image in range(count) for top, left in corners]
         tiles = []
         for start in range(0, len(windows), self.sampler.batch):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.config.presets import DEPARTURES
 from bench.records import Row, export_csv, export_samples_csv, machine_class, to_frame
 from bench.reporting.figures import (
     EFFICIENCY_METRICS,
@@ -108,6 +109,9 @@ def _accuracy_section(
     section = Section(name)
     dataset = str(rows["dataset"].iloc[0])
     notes = [SAMPLE_NOTE] if dataset.startswith("sample") else []
+    if "config.preset" in accuracy:
+        presets = accuracy["config.preset"].dropna().unique()
+        notes += [f"Preset {name}: {DEPARTURES[name]}." for name in presets if name in DEPARTURES]
     settings = varying_settings(accuracy, exclude=_HASHES)
     if len(settings) != 1:
         by = [*_IDENTITY, *settings]

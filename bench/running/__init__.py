@@ -8,11 +8,12 @@ from bench.running.experiments import (
     Workspace,
     build_network,
     check_experiment,
+    load_backbone_file,
     resolve_device,
     train_experiment,
 )
 from bench.running.layout import REPOSITORY, default_folder, experiments, workspace
-from bench.running.presenting import present
+from bench.running.presenting import present, print_choices
 from bench.running.runner import run_cells
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "default_folder",
     "diffusion_cell",
     "experiments",
+    "load_backbone_file",
     "method_cell",
     "present",
+    "print_choices",
     "resolve_device",
     "run_cells",
     "train_experiment",

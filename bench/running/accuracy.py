@@ -1,46 +1,53 @@
-"""Accuracy cells: train or take a method, fuse the test sets, measure every index."""
+"""Accuracy cells: train or take a method, fuse the test sets, measure every index.
+
+And the cells of its two halves: training alone, and images that were fused elsewhere.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from backbones.registry import BACKBONES
-from bench.config import EvaluationConfig, ExperimentConfig, config_hash
+from bench.config import EvaluationConfig, ExperimentConfig, as_plain, config_hash
 from bench.config.metric_specs import METRIC_SPECS
 from bench.data import Dataset, Split
 from bench.diffusion import Diffusion
-from bench.fusion import create_method
+from bench.fusion import FUSION_METHODS, create_method
 from bench.fusion.diffusion import DiffusionFusion
-from bench.imaging import Sensor
 from bench.measure import count_flops
 from bench.measure.parameters import count_parameters
 from bench.metrics import full_resolution, reduced_resolution
 from bench.records import Row
+from bench.reporting.statistics import LEVEL, bootstrap_interval
 from bench.running.cells import Cell, Context
-from bench.running.experiments import Trained, Workspace, build_network, train_experiment
+from bench.running.experiments import (
+    Trained,
+    Workspace,
+    build_network,
+    train_experiment,
+    training_identity,
+)
+from bench.running.layout import last_stage, stage_checkpoints
 
-__all__ = ["diffusion_cell", "method_cell"]
+__all__ = ["diffusion_cell", "images_cell", "method_cell", "method_options", "training_cell"]
 
 _REDUCED = ("PSNR", "SAM", "ERGAS", "Q2n", "SCC", "SSIM", "Q", "CC", "RMSE")
 _FULL = ("D_lambda_K", "D_s", "HQNR")
 METRICS_VERSION = 1
 
-
-class FusionMethod(Protocol):
-    """What :func:`_fuse_split` needs of a method."""
-
-    def fuse(
-        self, ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor | None = None
-    ) -> Tensor: ...
+Fuse = Callable[[str, int, Tensor, Tensor, Tensor], Tensor]
+"""(split, number of the image in it, ms, pan, lms) -> fused; one image, B = 1, unit scale."""
 
 
 def method_cell(
@@ -54,8 +61,17 @@ def method_cell(
     settings = {**options, "convention": evaluation.convention}
 
     def execute(context: Context) -> list[Row]:
-        method = create_method(name, bands=dataset.sensor.bands, **options)
-        return _evaluate(context, method.fuse, dataset, evaluation)
+        methods = {
+            split: create_method(
+                name, bands=dataset.sensor.bands, **method_options(name, split, options)
+            )
+            for split in ("reduced", "full")
+        }
+
+        def fuse(split: str, _number: int, ms: Tensor, pan: Tensor, lms: Tensor) -> Tensor:
+            return methods[split].fuse(ms, pan, dataset.sensor, lms)
+
+        return _evaluate(context, fuse, dataset, evaluation)
 
     return Cell(
         title=f"{name} on {dataset.name}",
@@ -76,6 +92,76 @@ def method_cell(
     )
 
 
+def method_options(
+    name: str, split: str, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return ``options`` of a method, and its regime on a split where it has one for each."""
+    fields = FUSION_METHODS.get(name).Config.__dataclass_fields__
+    return {**({"regime": split} if "regime" in fields else {}), **(options or {})}
+
+
+def images_cell(
+    label: str, split: str, images: Tensor, dataset: Dataset, evaluation: EvaluationConfig
+) -> Cell:
+    """Return the cell that measures images fused elsewhere.
+
+    Args:
+        label: stands in the rows as the method.
+        split: reduced or full; what the images are to be measured against.
+        images: (N, C, H, W), float32 unit scale, in the order of the split; of more images than
+            ``evaluation.images`` the first count.
+        dataset: already opened.
+        evaluation: what to measure.
+    """
+
+    def execute(context: Context) -> list[Row]:
+        part = _head(dataset.split(split), evaluation.images)
+        fused = images[: len(part)]
+        return [
+            *_index_rows(context, fused, part, dataset, split, evaluation),
+            _picture_row(context, fused, part, split),
+        ]
+
+    return Cell(
+        title=f"{label} ({split}) on {dataset.name}",
+        identity={
+            "images": hashlib.sha256(images.contiguous().numpy()).hexdigest(),
+            "method": label,
+            "split": split,
+            "data": dataset.fingerprint,
+            "evaluation": evaluation,
+            "metrics_version": METRICS_VERSION,
+        },
+        fields={
+            "method": label,
+            "dataset": dataset.name,
+            "sensor": dataset.sensor.name,
+            "config": {"convention": evaluation.convention},
+        },
+        execute=execute,
+    )
+
+
+def training_cell(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> Cell:
+    """Return the cell that trains one experiment, or finds it trained; no accuracy."""
+
+    def execute(context: Context) -> list[Row]:
+        trained = train_experiment(config, dataset, workspace)
+        _describe(config, dataset, workspace)
+        return [
+            *_training_rows(context, trained),
+            *_cost_rows(context, config, dataset.sensor.bands, trained),
+        ]
+
+    return Cell(
+        title=f"train {_title(config, {}, dataset)}",
+        identity={"training": training_identity(config, last_stage(config), dataset.fingerprint)},
+        fields=_experiment_fields(config, dataset, {}),
+        execute=execute,
+        estimate=partial(_training_seconds, config, dataset, workspace),
+    )
+
+
 def diffusion_cell(
     config: ExperimentConfig,
     dataset: Dataset,
@@ -90,12 +176,12 @@ def diffusion_cell(
         workspace: where and on what.
         settings: what varies in the grid, e.g. ``{"modes": 12}``; shown in tables, kept in rows.
     """
-    last = "stage1" if config.scheme == "one_stage" else "stage2"
-    version = BACKBONES.get(config.backbone).version
-    shown = " ".join(f"{key}={value}" for key, value in settings.items())
+    sampling = {"nfe": config.sampler.steps, "tile": config.sampler.tile}
+    convention = {"convention": config.evaluation.convention}
 
     def execute(context: Context) -> list[Row]:
         trained = train_experiment(config, dataset, workspace)
+        _describe(config, dataset, workspace)
         return [
             *_training_rows(context, trained),
             *_cost_rows(context, config, dataset.sensor.bands, trained),
@@ -103,10 +189,9 @@ def diffusion_cell(
         ]
 
     return Cell(
-        title=f"{config.backbone} {shown} seed {config.seed} on {dataset.name}",
+        title=_title(config, settings, dataset),
         identity={
-            "training": config.stage_identity(last, dataset.fingerprint),
-            "backbone_version": version,
+            "training": training_identity(config, last_stage(config), dataset.fingerprint),
             "sampler": {
                 key: getattr(config.sampler, key)
                 for key in ("kind", "steps", "eta", "spacing", "tile", "overlap", "clip")
@@ -114,27 +199,55 @@ def diffusion_cell(
             "evaluation": config.evaluation,
             "metrics_version": METRICS_VERSION,
         },
-        fields={
-            "method": "nodiff" if config.scheme != "one_stage" else "diffusion",
-            "backbone": config.backbone,
-            "backbone_version": version,
-            "dataset": dataset.name,
-            "sensor": dataset.sensor.name,
-            "precision": "float32",
-            "seed": config.seed,
-            "config": {
-                **settings,
-                "scheme": config.scheme,
-                "target": config.diffusion.target,
-                "nfe": config.sampler.steps,
-                "tile": config.sampler.tile,
-                "convention": config.evaluation.convention,
-                "training": config_hash(config.stage_identity(last, dataset.fingerprint)),
-            },
-        },
+        fields=_experiment_fields(config, dataset, {**settings, **sampling, **convention}),
         execute=execute,
         estimate=partial(_estimate_seconds, config, dataset, workspace),
     )
+
+
+def _title(config: ExperimentConfig, settings: Mapping[str, Any], dataset: Dataset) -> str:
+    shown = [f"{key}={value}" for key, value in settings.items()]
+    return " ".join([config.backbone, *shown, f"seed {config.seed} on {dataset.name}"])
+
+
+def _experiment_fields(
+    config: ExperimentConfig, dataset: Dataset, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the row fields of an experiment; ``settings`` go into ``config``."""
+    identity = training_identity(config, last_stage(config), dataset.fingerprint)
+    return {
+        "method": "nodiff" if config.scheme != "one_stage" else "diffusion",
+        "backbone": config.backbone,
+        "backbone_version": BACKBONES.get(config.backbone).version,
+        "dataset": dataset.name,
+        "sensor": dataset.sensor.name,
+        "precision": "float32",
+        "seed": config.seed,
+        "config": {
+            **settings,
+            "scheme": config.scheme,
+            "target": config.diffusion.target,
+            "training": config_hash(identity),
+        },
+    }
+
+
+def _describe(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> None:
+    """Write ``config.json`` beside the weights: all that building their network takes."""
+    sensor = dataset.sensor
+    checkpoint = stage_checkpoints(config, dataset, workspace)[last_stage(config)]
+    options = {"backbone_options": checkpoint.identity["backbone_options"]}  # defaults, too
+    description = {
+        "experiment": as_plain(config) | as_plain(options),
+        "bands": sensor.bands,
+        "band_names": list(sensor.band_names),
+        "cond_channels": sensor.bands + (config.scheme == "one_stage"),
+        "sensor": sensor.name,
+        "peak": sensor.peak,
+        "ratio": dataset.ratio,
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+    }
+    (checkpoint.folder / "config.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
 def _accuracy_rows(
@@ -152,10 +265,11 @@ def _accuracy_rows(
         seed=config.seed,
     )
 
-    def fuse(ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor, keys: list[object]) -> Tensor:
-        return fusion.fuse(ms, pan, sensor, lms, keys=keys)
+    def fuse(split: str, number: int, ms: Tensor, pan: Tensor, lms: Tensor) -> Tensor:
+        keys = [(dataset.fingerprint, split, number)]
+        return fusion.fuse(ms, pan, dataset.sensor, lms, keys=keys)
 
-    rows = _evaluate(context, fuse, dataset, config.evaluation, keyed=True)
+    rows = _evaluate(context, fuse, dataset, config.evaluation)
     if config.scheme != "one_stage":
         rows += _pseudo_rows(context, fusion, dataset, config.evaluation)
         rows += _feature_rows(context, fusion, dataset, config)
@@ -163,14 +277,9 @@ def _accuracy_rows(
 
 
 def _evaluate(
-    context: Context,
-    fuse: Callable[..., Tensor],
-    dataset: Dataset,
-    evaluation: EvaluationConfig,
-    *,
-    keyed: bool = False,
+    context: Context, fuse: Fuse, dataset: Dataset, evaluation: EvaluationConfig
 ) -> list[Row]:
-    """Fuse the test sets image by image and measure them."""
+    """Fuse the test sets there are, image by image, and measure them."""
     rows = []
     for name in ("reduced", "full") if evaluation.full_resolution else ("reduced",):
         if name not in dataset.splits:
@@ -179,13 +288,8 @@ def _evaluate(
         seconds, images = [], []
         for i in range(len(split)):
             began = time.perf_counter()
-            extra = {"keys": [(dataset.fingerprint, name, i)]} if keyed else {}
-            window = slice(i, i + 1)
-            images.append(
-                fuse(
-                    split.ms[window], split.pan[window], dataset.sensor, split.lms[window], **extra
-                )
-            )
+            one = slice(i, i + 1)
+            images.append(fuse(name, i, split.ms[one], split.pan[one], split.lms[one]))
             seconds.append(time.perf_counter() - began)
         fused = torch.cat(images)
         rows += _index_rows(context, fused, split, dataset, name, evaluation)
@@ -203,18 +307,27 @@ def _index_rows(
     evaluation: EvaluationConfig,
     **fields: Any,
 ) -> list[Row]:
+    wanted = _REDUCED if name == "reduced" else _FULL
+    fields = {"split": name, "size": split.pan.shape[-1], **fields}
+    broken = (~torch.isfinite(fused)).flatten(1).any(1)
+    if broken.any():
+        reason = f"{int(broken.sum())} of {len(fused)} fused images have values that are not finite"
+        return [
+            _missing(context, metric, status="diverged", reason=reason, **fields)
+            for metric in wanted
+        ]
     common = {"sensor": dataset.sensor, "ratio": dataset.ratio, "scale": "unit"}
     if name == "reduced":
         values = reduced_resolution(split.gt, fused, convention=evaluation.convention, **common)
-        wanted = _REDUCED
     else:
         values = full_resolution(fused, split.ms, split.pan, lms=split.lms, **common)
-        wanted = _FULL
-    size = split.pan.shape[-1]
-    return [
-        _row(context, metric, np.asarray(values[metric]).tolist(), split=name, size=size, **fields)
-        for metric in wanted
-    ]
+    return [_row(context, key, np.asarray(values[key]).tolist(), **fields) for key in wanted]
+
+
+def _missing(context: Context, metric: str, **fields: Any) -> Row:
+    """Return the row of a metric that has no value."""
+    spec = METRIC_SPECS[metric]
+    return context.row(metric=metric, unit=spec.unit, direction=spec.direction, **fields)
 
 
 def _head(split: Split, images: int | None) -> Split:
@@ -229,15 +342,22 @@ def _head(split: Split, images: int | None) -> Split:
 
 
 def _row(context: Context, metric: str, samples: list[float], **fields: Any) -> Row:
-    """Return the mean of ``samples`` with its standard error; NaN is kept and not counted."""
+    """Return the mean of ``samples`` with its standard error and interval, or a cost's median.
+
+    What is not finite is kept and not counted, unless nothing else is there.
+    """
     spec = METRIC_SPECS[metric]
     finite = [x for x in samples if math.isfinite(x)]
     n = len(finite)
-    middle = np.median if fields.get("kind") == "cost" else np.mean
-    undefined = len(samples) - n
+    cost = fields.get("kind") == "cost"
+    middle = np.median if cost else np.mean
+    if n > 1 and not cost:
+        low, high = bootstrap_interval(finite, LEVEL)
+        interval = {"ci_low": low, "ci_high": high, "ci_level": LEVEL}
+        fields = {**interval, "ci_method": "BCa bootstrap of the mean over images", **fields}
     return context.row(
         metric=metric,
-        value=float(middle(samples)) if not undefined else float(middle(finite or [math.nan])),
+        value=float(middle(finite or samples)),
         unit=spec.unit,
         direction=spec.direction,
         n=n,
@@ -353,26 +473,39 @@ def _feature_rows(
 
 
 def _estimate_seconds(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> float:
-    """Time one training step of each stage on one patch, and scale it."""
+    """Guess the seconds of training and of fusing the test sets."""
+    seconds = _patch_seconds(config, dataset, workspace)
+    total = seconds * _patches(config)
+    for name in ("reduced", "full"):
+        if name in dataset.splits:
+            split = _head(dataset.split(name), config.evaluation.images)
+            pixels = len(split) * split.pan.shape[-1] * split.pan.shape[-2]
+            total += seconds / 3 * pixels / config.patch**2 * config.sampler.steps
+    return total
+
+
+def _training_seconds(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> float:
+    return _patch_seconds(config, dataset, workspace) * _patches(config)
+
+
+def _patches(config: ExperimentConfig) -> int:
+    """Return how many patches a training sees."""
+    stages = [config.stage1] if config.scheme == "one_stage" else [config.stage1, config.stage2]
+    return sum(stage.steps * stage.batch for stage in stages)
+
+
+def _patch_seconds(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> float:
+    """Time forward and backward of the bare backbone, per patch."""
     device = workspace.device
     batch = 4
     shape = (batch, dataset.sensor.bands, config.patch, config.patch)
     x, time_ = torch.zeros(shape, device=device), torch.full((batch,), 0.5, device=device)
-    total = 0.0
     network = build_network(config, dataset.sensor.bands, stage="stage1").to(device)
     cond = torch.zeros(batch, network.cond_channels, *shape[-2:], device=device)
-    for attempt in range(2):
+    for _ in range(2):  # the first is warm-up
         began = time.perf_counter()
         network(x, time_, cond).sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = (time.perf_counter() - began) / batch
-        if attempt:
-            patches = sum(s.steps * s.batch for s in (config.stage1, config.stage2))
-            total += seconds * patches
-            for name in ("reduced", "full"):
-                if name in dataset.splits:
-                    split = _head(dataset.split(name), config.evaluation.images)
-                    pixels = len(split) * split.pan.shape[-1] * split.pan.shape[-2]
-                    total += seconds / 3 * pixels / config.patch**2 * config.sampler.steps
-    return total
+        seconds = time.perf_counter() - began
+    return seconds / batch

@@ -26,7 +26,7 @@ from bench.measure import (
 )
 from bench.records import Row, machine_class
 from bench.running.cells import Cell, Context
-from bench.running.experiments import build_network
+from bench.running.experiments import build_network, training_identity
 from bench.running.workloads import BUILDER, Kind, build_workload, flops_per_image
 
 __all__ = ["CostGrid"]
@@ -93,9 +93,8 @@ class CostGrid:
         return Cell(
             title=f"cost of {config.backbone} at {self.size} pixels, batch {self.batch}",
             identity={
-                "cost": config.stage_identity("stage2", "none"),
+                "cost": training_identity(config, "stage2", "none"),
                 "sampler": config.sampler,
-                "backbone_version": version,
                 "size": self.size,
                 "batch": self.batch,
                 "bands": self.bands,

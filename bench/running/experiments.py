@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
 from torch import nn
 
-from backbones import create_backbone
+from backbones import create_backbone, load_backbone_module
+from backbones.registry import BACKBONES
 from bench.adapters import AdaptedDenoiser
 from bench.config import ExperimentConfig, MissingError, StageConfig, UsageError, derive_seed
 from bench.data import Dataset
 from bench.diffusion import Diffusion
+from bench.measure import measured_device
 from bench.training import (
     AdaptedObjective,
     Checkpoint,
@@ -33,8 +35,10 @@ __all__ = [
     "Workspace",
     "build_network",
     "check_experiment",
+    "load_backbone_file",
     "resolve_device",
     "train_experiment",
+    "training_identity",
 ]
 
 _log = logging.getLogger(__name__)
@@ -82,15 +86,23 @@ def resolve_device(name: str) -> torch.device:
         UsageError: not a device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return measured_device(name)
+
+
+def load_backbone_file(path: Path) -> None:
+    """Register the backbones of a user's file.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: it registers no backbone, or one under a taken name.
+    """
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:<index>") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise MissingError(f"device {name!r}: this machine has {found} CUDA devices; try cpu")
-    return device
+        load_backbone_module(path)
+    except FileNotFoundError as error:
+        raise MissingError(str(error)) from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def build_network(config: ExperimentConfig, bands: int, *, stage: str = "stage2") -> nn.Module:
@@ -116,12 +128,17 @@ def build_network(config: ExperimentConfig, bands: int, *, stage: str = "stage2"
     )
 
 
-def check_experiment(config: ExperimentConfig, bands: int) -> int:
-    """Refuse what could not run, before anything does; return the smallest image side.
+def check_experiment(config: ExperimentConfig, bands: int, sizes: Sequence[int] = ()) -> None:
+    """Refuse what could not run, before anything does.
+
+    Args:
+        config: the experiment.
+        bands: s, spectral bands.
+        sizes: further image sides the bare network is going to be handed.
 
     Raises:
-        UsageError: an impossible backbone option, or a network whose smallest image is larger
-            than the training patch or the sampling tile (modes above half the patch).
+        UsageError: an impossible backbone option, or a training patch, sampling tile or size
+            that the network does not take (modes above half the patch).
     """
     try:
         with torch.device("meta"):
@@ -130,14 +147,33 @@ def check_experiment(config: ExperimentConfig, bands: int) -> int:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"backbone {config.backbone!r}: {error}") from error
-    for what, side in (("patch", config.patch), ("sampler.tile", config.sampler.tile)):
+    sides = [("patch", config.patch), ("sampler.tile", config.sampler.tile)]
+    for what, side in [*sides, *(("size", size) for size in sizes)]:
         if side is not None and (side < backbone.min_size or side % backbone.size_multiple):
             options = ", ".join(f"{k}={v}" for k, v in config.backbone_options.items())
             raise UsageError(
                 f"{what} = {side}: backbone {config.backbone!r} ({options or 'defaults'}) needs at "
                 f"least {backbone.min_size} pixels, in multiples of {backbone.size_multiple}"
             )
-    return backbone.min_size
+
+
+def training_identity(
+    config: ExperimentConfig, stage: Literal["stage1", "stage2"], data: str
+) -> dict[str, Any]:
+    """Return what decides the weights of a stage, with every backbone option written out.
+
+    So an option left alone and one given its default's value are one training, and a default or
+    a network that changes makes another.
+
+    Args:
+        config: the experiment.
+        stage: which of its stages.
+        data: fingerprint of the training data.
+    """
+    backbone = BACKBONES.get(config.backbone)
+    options = dataclasses.asdict(backbone.Config(**config.backbone_options))
+    resolved = dataclasses.replace(config, backbone_options=options)
+    return {"backbone_version": backbone.version, **resolved.stage_identity(stage, data)}
 
 
 def train_experiment(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> Trained:
@@ -150,13 +186,17 @@ def train_experiment(config: ExperimentConfig, dataset: Dataset, workspace: Work
     histories: dict[str, dict[str, Any]] = {}
 
     def run(
-        stage: str, network: nn.Module, objective: Objective, optimisation: StageConfig
+        stage: Literal["stage1", "stage2"],
+        network: nn.Module,
+        objective: Objective,
+        optimisation: StageConfig,
     ) -> None:
-        identity = config.stage_identity(stage, dataset.fingerprint)
+        identity = training_identity(config, stage, dataset.fingerprint)
         checkpoint = Checkpoint(workspace.checkpoints, identity)
         workspace.checkpoints.mkdir(parents=True, exist_ok=True)
         with FileLock(checkpoint.lock):
             if checkpoint.done:
+                _log.info("%s of %s is trained already", stage, config.backbone)
                 checkpoint.load_into(network)
             else:
                 _train_stage(
@@ -208,7 +248,7 @@ def _train_stage(
             split.gt, split.lms, split.pan, patch=config.patch, batch=batch, seed=seed
         )
 
-    seed = derive_seed(config.seed, "training", dataset.name, stage)
+    seed = derive_seed(config.seed, "training", dataset.fingerprint, stage)
     held_out = min(_VALIDATION_PATCHES, len(dataset.split("valid")))
     validation = batches("valid", held_out, seed)(0)
 

@@ -6,11 +6,35 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from bench.records import RunFolder, latest, load_runs
+from backbones import list_backbones
+from bench.config import DEPARTURES, CommonFlags
+from bench.data import SAMPLES
+from bench.fusion import list_methods
+from bench.records import RunFolder, load_runs
 from bench.records.schema import encode_row
 from bench.reporting.build import write_report
+from bench.running.experiments import load_backbone_file
 
-__all__ = ["present"]
+__all__ = ["present", "print_choices"]
+
+
+def print_choices(flags: CommonFlags) -> None:
+    """Print what the flags of a command can name: the answer to ``--list``."""
+    if flags.backbone_module is not None:
+        load_backbone_file(flags.backbone_module)
+    choices = {
+        "backbones": list_backbones(),
+        "methods": list_methods(),
+        "datasets": list(SAMPLES),
+        "presets": DEPARTURES,
+    }
+    if flags.json:
+        print(json.dumps(choices, indent=1))
+        return
+    for kind, names in choices.items():
+        print(kind)
+        for name in names:
+            print(f"  {name}" + (f": {names[name]}" if isinstance(names, dict) else ""))
 
 
 def present(folder: Path, cells: Collection[str], title: str, *, as_json: bool = False) -> None:
@@ -22,8 +46,9 @@ def present(folder: Path, cells: Collection[str], title: str, *, as_json: bool =
         title: of the report.
         as_json: print the rows as a JSON array instead of tables and the report's path.
     """
-    rows = [row for row in latest(RunFolder(folder).rows()) if row.cell_id in cells]
-    sections, paths = write_report(rows, load_runs(folder), folder, title=title)
+    rows = [row for row in RunFolder(folder).latest() if row.cell_id in cells]
+    runs = load_runs(folder) if rows else {}  # other processes may have yet to finish a cell
+    sections, paths = write_report(rows, runs, folder, title=title)
     if as_json:
         print(json.dumps([json.loads(encode_row(row)) for row in rows], indent=1))
         return

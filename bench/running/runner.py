@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.config import BenchError, ExitCode, as_plain
 from bench.measure import commit, machine, versions
-from bench.records import Row, RunFolder, latest
+from bench.records import Row, RunFolder
 from bench.running.cells import Cell
 from bench.training import DivergedError
 
@@ -40,7 +40,7 @@ def run_cells(
     Several processes may run the same command at once: each takes cells no other has claimed.
 
     Args:
-        cells: the grid.
+        cells: the grid; cells with one id are one cell.
         folder: the run folder.
         protocol: name of the protocol or verb.
         version: its version; raised whenever its numbers change.
@@ -51,6 +51,7 @@ def run_cells(
     Returns:
         OK, or SOME_FAILED when a cell of the grid has no good rows.
     """
+    cells = list({cell.cell_id: cell for cell in cells}.values())
     run_folder = RunFolder(folder)
     finished = run_folder.finished()
     if dry_run:
@@ -109,7 +110,7 @@ def _first_line(error: BaseException) -> str:
 
 def _outcome(cells: Sequence[Cell], folder: RunFolder) -> ExitCode:
     ids = {cell.cell_id for cell in cells}
-    rows = [row for row in latest(folder.rows()) if row.cell_id in ids]
+    rows = [row for row in folder.latest() if row.cell_id in ids]
     good = {row.cell_id for row in rows if row.status == "ok"}
     bad = {row.cell_id for row in rows if row.status not in ("ok", "skip")}
     return ExitCode.OK if ids <= good and not bad else ExitCode.SOME_FAILED

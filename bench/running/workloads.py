@@ -10,14 +10,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from backbones import load_backbone_module
+from backbones.registry import BACKBONES
 from bench.adapters import AdaptedDenoiser
 from bench.config import ExperimentConfig, apply_overrides, experiment_preset
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
 from bench.imaging import get_sensor
 from bench.measure import Flops, Workload, count_flops
-from bench.running.experiments import build_network
+from bench.running.experiments import build_network, load_backbone_file
 from bench.training import Batch, PlainObjective, Stepper
 
 __all__ = ["BUILDER", "KINDS", "Kind", "build_workload", "flops_per_image"]
@@ -54,8 +54,8 @@ def build_workload(
         batch: images at once.
         device: where.
     """
-    if backbone_module is not None:
-        load_backbone_module(Path(backbone_module))
+    if backbone_module is not None and backbone not in BACKBONES:  # a fresh process
+        load_backbone_file(Path(backbone_module))
     config = apply_overrides(experiment_preset(preset, backbone), overrides)
     place = torch.device(device)
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ step, so a resumed run walks the same path as one that was never stopped.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from bench.config import StageConfig, derive_seed
 from bench.training.batches import Batch
@@ -60,15 +60,6 @@ def learning_rate(config: StageConfig, step: int) -> float:
     return config.learning_rate
 
 
-def _averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
-    def update(average: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        # A short run must forget its initialisation: (1 + n) / (10 + n) bounds the decay early on.
-        n = int(count)
-        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
-
-
 class Stepper:
     """One optimiser step: forward, backward, clipping, AdamW, EMA.
 
@@ -79,17 +70,22 @@ class Stepper:
         seed: base seed of noise and dropout.
 
     Attributes:
-        average: the averaged module, ``average.module`` being a copy of ``module``.
+        average: a copy of ``module`` with averaged weights; takes no gradients.
         optimizer: AdamW over the trained parameters.
     """
 
     def __init__(self, module: nn.Module, objective: Objective, config: StageConfig, seed: int):
         self.module, self.objective, self.config, self.seed = module, objective, config, seed
+        self.average = copy.deepcopy(module).requires_grad_(False)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._averages = [
+            average
+            for average, p in zip(self.average.parameters(), module.parameters(), strict=True)
+            if p.requires_grad
+        ]
         self.optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.average = AveragedModel(module, multi_avg_fn=_averaging(config.ema_decay))
         self._generator = torch.Generator()
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
@@ -104,8 +100,16 @@ class Stepper:
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm)
         self.optimizer.step()
-        self.average.update_parameters(self.module)
+        self._update_average(step)
         return loss.detach()
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        # Starts as a copy; (1 + n) / (10 + n) then lets a short run forget its initialisation.
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step)) if step else 0.0
+        torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
+        for average, current in zip(self.average.buffers(), self.module.buffers(), strict=True):
+            average.copy_(current)
 
 
 def train(
@@ -161,7 +165,7 @@ def train(
             history.seconds += time.perf_counter() - began
             if validate is not None and done in validate_at:
                 stepper.average.eval()
-                history.validation.append((done, validate(stepper.average.module)))
+                history.validation.append((done, validate(stepper.average)))
             task.advance(f"loss {history.loss[-1][1]:.4f}" if history.loss else "")
             now = time.perf_counter()
             # Only where the loss has been looked at, so that a resume starts with an empty window.
@@ -171,7 +175,7 @@ def train(
                 )
                 saved_at = now
 
-    module.load_state_dict(stepper.average.module.state_dict())
+    module.load_state_dict(stepper.average.state_dict())
     module.eval()
     checkpoint.finish(module, asdict(history))
     return history

@@ -1,0 +1,217 @@
+"""Verb: fuse one scene from disk to disk, by any method or a trained denoiser.
+
+    python bench/fuse.py --ms ms.tif --pan pan.tif --out fused.tif --method gsa --sensor QB
+    python bench/fuse.py --ms ms.tif --pan pan.tif --out fused.tif --backbone fno --dataset data/qb
+
+A denoiser must have been trained before, by bench/train.py or any protocol, with the same
+backbone, preset, data set, seed and overrides. Whole scenes are sampled in overlapping tiles
+(``--override sampler.tile=128``), which the paper preset leaves out.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from bench.config import (
+    BenchError,
+    CommonFlags,
+    ExitCode,
+    MissingError,
+    UsageError,
+    run_command,
+)
+
+if TYPE_CHECKING:
+    from bench.data.scenes import Scene
+    from bench.fusion import FusionMethod
+    from bench.imaging import Sensor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Fuse a multispectral and a panchromatic image into one file.
+
+    Both must start at the same upper left corner. Values are sensor counts, in and out.
+    """
+
+    ms: Path
+    """GeoTIFF, HDF5 or .mat file with the multispectral bands."""
+    pan: Path
+    """GeoTIFF, HDF5 or .mat file with the panchromatic band."""
+    out: Path
+    """File to write: .tif, .h5, .mat or .npy."""
+    ms_key: str = "ms"
+    """Name of the MS array in HDF5 and .mat files."""
+    pan_key: str = "pan"
+    """Name of the PAN array in HDF5 and .mat files."""
+    method: str | None = None
+    """Fusion method, e.g. mtf_glp_fs; or else --backbone."""
+    backbone: str | None = None
+    """Backbone of a trained denoiser."""
+    scheme: Literal["two_stage", "joint", "one_stage"] | None = None
+    """How the denoiser was trained; the preset's own by default."""
+    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    """Scale the denoiser was trained at."""
+    dataset: str = "sample"
+    """Data set the denoiser was trained on."""
+    seed: int = 0
+    """Seed the denoiser was trained with, also of the sampling noise."""
+    override: tuple[str, ...] = ()
+    """Config fields the denoiser was trained with, and those of the sampler."""
+    backbone_module: Path | None = None
+    """Python file that registers a backbone of your own."""
+    sensor: str | None = None
+    """Sensor of the scene: WV3, WV2, QB, GF2, IKONOS, GeoEye1, none. With --backbone: the data
+    set's by default."""
+    bits: int | None = None
+    """Bit depth of the counts, where it is not the sensor's own."""
+    peak: float | None = None
+    """Largest count, where it is not 2^bits - 1 (Sentinel-2: 10000)."""
+    dtype: Literal["uint16", "float32"] | None = None
+    """Numbers to write: uint16 rounds and clips, float32 keeps the result as it is. By default
+    uint16 where the MS file holds integers."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; methods that are not networks run on the CPU."""
+    force: bool = False
+    """Replace an existing --out."""
+    quiet: bool = False
+    """No log below warnings."""
+
+
+def main(flags: Flags) -> int:
+    """Run the verb; see :class:`Flags`."""
+    import numpy as np
+    import torch
+
+    from bench.data import check_fused_path, write_fused
+    from bench.data.scenes import read_scenes
+
+    if (flags.method is None) == (flags.backbone is None):
+        raise UsageError("give one of --method and --backbone")
+    check_fused_path(flags.out)
+    if flags.out.exists() and not flags.force:
+        raise UsageError(f"{flags.out} exists; --force replaces it")
+    scenes = read_scenes([flags.ms], [flags.pan], ms_key=flags.ms_key, pan_key=flags.pan_key)
+    if len(scenes) != 1:
+        raise UsageError(f"{flags.ms} has {len(scenes)} scenes; expected one")
+    (scene,) = scenes
+    method, sensor = _method(flags, scene) if flags.method else _denoiser(flags, scene)
+    _check_counts(scene, sensor)
+    dtype = flags.dtype or ("float32" if scene.ms.dtype.kind == "f" else "uint16")
+    if dtype == "uint16" and sensor.peak > np.iinfo(np.uint16).max:
+        raise UsageError(f"counts up to {sensor.peak:g} do not fit in uint16; use --dtype float32")
+
+    ms, pan = (
+        torch.from_numpy(image.astype(np.float64))[None] / sensor.peak
+        for image in (scene.ms, scene.pan)
+    )
+    fused = (method.fuse(ms, pan, sensor)[0] * sensor.peak).numpy()
+    if not np.isfinite(fused).all():
+        raise BenchError(f"{method.name} left {np.sum(~np.isfinite(fused))} values not finite")
+    if dtype == "uint16":
+        fused = fused.round().clip(0, sensor.peak)
+    write_fused(flags.out, fused.astype(dtype), placed_as=flags.pan)
+    bands, rows, columns = fused.shape
+    print(f"{flags.out}: {bands} bands of {rows} x {columns}, {dtype} counts, by {method.name}")
+    return ExitCode.OK
+
+
+def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
+    from bench.fusion import create_method
+    from bench.imaging import SENSOR_NAMES, get_sensor
+    from bench.running.accuracy import method_options
+
+    name = flags.sensor or "none"
+    if name.lower() == "none" and flags.bits is None and flags.peak is None:
+        raise UsageError(
+            f"how large can a count be? give --sensor ({', '.join(SENSOR_NAMES)}), and --bits or "
+            f"--peak for none"
+        )
+    bands = len(scene.ms)
+    sensor = get_sensor(name, bands, bits=flags.bits, peak=flags.peak)
+    return create_method(flags.method, bands=bands, **method_options(flags.method, "full")), sensor
+
+
+def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
+    """Return a trained denoiser as a method, and the sensor of the scene."""
+    from bench.data import load_dataset
+    from bench.diffusion import Diffusion
+    from bench.fusion.diffusion import DiffusionFusion
+    from bench.imaging import get_sensor
+    from bench.running import build_network, check_experiment, experiments, workspace
+    from bench.running.layout import last_stage, stage_checkpoints
+
+    dataset = load_dataset(flags.dataset, sensor=flags.sensor)
+    bands, ratio = len(scene.ms), scene.pan.shape[1] // scene.ms.shape[1]
+    if (bands, ratio) != (dataset.sensor.bands, dataset.ratio):
+        raise UsageError(
+            f"{scene.name} has {bands} bands and ratio {ratio}; a denoiser trained on "
+            f"{dataset.name} takes {dataset.sensor.bands} bands and ratio {dataset.ratio}"
+        )
+    sensor = dataset.sensor
+    if flags.bits is not None or flags.peak is not None:
+        sensor = get_sensor(sensor.name, bands, bits=flags.bits, peak=flags.peak)
+    common = CommonFlags(
+        backbone=(flags.backbone,),
+        preset=flags.preset,
+        dataset=flags.dataset,
+        seed=(flags.seed,),
+        override=flags.override,
+        backbone_module=flags.backbone_module,
+        device=flags.device,
+        quiet=flags.quiet,
+    )
+    configs = list(experiments(common))
+    if len(configs) != 1:
+        names = ", ".join(config.backbone for config in configs)
+        raise UsageError(f"--backbone {flags.backbone} is {names}; expected one")
+    config = replace(configs[0], scheme=flags.scheme or configs[0].scheme)
+    check_experiment(config, bands)
+    place = workspace(common)
+    checkpoint = stage_checkpoints(config, dataset, place)[last_stage(config)]
+    if not checkpoint.done:
+        raise MissingError(f"this denoiser is not trained yet; train it by: {_training(flags)}")
+    network = build_network(config, bands)
+    checkpoint.load_into(network)
+    for note in dataset.notes:
+        log.info("trained on %s: %s", dataset.name, note)
+    fusion = DiffusionFusion(
+        network, Diffusion(config.diffusion), config.sampler, device=place.device, seed=flags.seed
+    )
+    return fusion, sensor
+
+
+def _training(flags: Flags) -> str:
+    """Return the command that trains the denoiser asked for."""
+    words = ["python", "bench/train.py"]
+    for name in ("backbone", "scheme", "preset", "dataset", "sensor", "seed", "backbone_module"):
+        value = getattr(flags, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    if flags.override:
+        words += ["--override", *flags.override]
+    return shlex.join(words)
+
+
+def _check_counts(scene: Scene, sensor: Sensor) -> None:
+    for what, image in (("MS", scene.ms), ("PAN", scene.pan)):
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= sensor.peak):  # NaN, too
+            raise UsageError(
+                f"{what} of {scene.name} ranges from {low:g} to {high:g}; expected counts from 0 "
+                f"to {sensor.peak:g}: --sensor, --bits or --peak says what the largest can be"
+            )
+
+
+if __name__ == "__main__":
+    run_command(Flags, main, prog="fuse")

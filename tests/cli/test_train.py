@@ -1,0 +1,130 @@
+"""The train verb: schemes, where the weights are, and that they can be loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from bench.config import ExitCode, UsageError
+from bench.prepare import Flags as PrepareFlags
+from bench.prepare import main as prepare
+from bench.records import RunFolder
+from bench.train import Flags, __doc__, main
+
+ROOT = Path(__file__).parents[2]
+TINY = ("patch=32", "sampler.tile=32", "backbone.modes=4")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data set of 3 bands."""
+    folder = tmp_path_factory.mktemp("train")
+    ms = np.random.default_rng(0).integers(0, 2000, (3, 128, 96))
+    with h5py.File(folder / "scene.h5", "w") as file:
+        file["ms"], file["pan"] = ms, ms[0].repeat(4, 0).repeat(4, 1)
+    sizes = {"patch": 32, "stride": 32, "test_size": 32, "margin": 0}
+    flags = PrepareFlags(ms=(folder / "scene.h5",), out=folder / "data", bits=11, **sizes)
+    assert prepare(flags) == ExitCode.OK
+    return folder / "data"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def train(data, capsys, **flags):
+    capsys.readouterr()
+    common = {"dataset": str(data), "preset": "smoke", "override": TINY, "quiet": True}
+    code = main(Flags(**{**common, "json": True, **flags}))
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_from_the_command_line(data, home, tmp_path):
+    flags = ["--dataset", str(data), "--preset", "smoke", "--override", *TINY]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "train.py"), *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *stages = done.stdout.splitlines()
+    assert first.startswith("fno two_stage seed 0 on data: ")
+    assert Path(first.split(": ")[1]).is_file() and str(home) in first
+    assert [line.split(":")[0].strip() for line in stages] == ["stage1", "stage2"]
+    rows = RunFolder(home / "runs" / "train" / "data-smoke").rows()
+    kinds = {(row.kind, row.metric) for row in rows}
+    assert {("training", "train_seconds"), ("training", "loss_stage2")} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("scheme", "stages"),
+    [
+        ("two_stage", {"stage1": 4, "stage2": 4}),
+        ("joint", {"stage2": 8}),
+        ("one_stage", {"stage1": 4}),
+    ],
+)
+@pytest.mark.parametrize("backbone", ["fno", "conv_unet"])
+def test_weights_load_as_the_documentation_says(data, capsys, scheme, stages, backbone):
+    overrides = TINY if backbone == "fno" else TINY[:2]
+    flags = {"scheme": scheme, "backbone": (backbone,), "override": overrides}
+    code, [trained] = train(data, capsys, **flags)
+    assert code == ExitCode.OK
+    steps = {stage: summary["steps"] for stage, summary in trained["stages"].items()}
+    assert steps == stages
+    folder = Path(trained["weights"]).parent
+    assert folder.name == trained["hash"]
+    imports = """
+        import json
+        import safetensors.torch
+        from backbones import create_backbone
+        from bench.adapters import AdaptedDenoiser
+        from bench.config import AdapterConfig
+    """
+    names = {"folder": folder}
+    example = __doc__[__doc__.index("    config = json.loads") :]
+    exec(textwrap.dedent(imports) + textwrap.dedent(example), names)
+    saved = names["safetensors"].torch.load_file(folder / "weights.safetensors")
+    loaded = names["network"].state_dict()
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[key], loaded[key]) for key in saved)
+    assert names["config"]["peak"] == 2047 and names["config"]["bands"] == 3
+
+
+def test_equal_settings_train_once_and_lost_weights_again(data, capsys):
+    _, [first] = train(data, capsys)
+    weights = Path(first["weights"])
+    content, stamp = weights.read_bytes(), weights.stat().st_mtime_ns
+    _, [again] = train(data, capsys)
+    assert again == first and weights.stat().st_mtime_ns == stamp
+    _, [other] = train(data, capsys, seed=(1,))
+    assert other["hash"] != first["hash"]
+    weights.unlink()
+    _, [anew] = train(data, capsys)
+    assert anew["hash"] == first["hash"] and weights.read_bytes() == content
+
+
+def test_several_at_once_and_one_that_cannot(data, capsys):
+    _, both = train(data, capsys, seed=(0, 1), scheme="one_stage")
+    assert [one["seed"] for one in both] == [0, 1]
+    with pytest.raises(UsageError, match=r"patch = 32: .* needs at least"):
+        train(data, capsys, override=(*TINY, "backbone.modes=24"))
+
+
+def test_patches_that_are_too_small_fail_as_a_row(data, home, capsys):
+    code, trained = train(data, capsys, override=("sampler.tile=64",))
+    assert code == ExitCode.SOME_FAILED and trained == []
+    [row] = RunFolder(home / "runs" / "train" / "data-smoke").rows()
+    assert row.status == "error" and "the training patches are 32 pixels wide" in row.reason

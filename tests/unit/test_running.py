@@ -1,0 +1,512 @@
+"""Grids of cells: what is redone, what stands, what a failure leaves; and trainings shared."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from backbones.registry import BACKBONES
+from bench.config import (
+    CommonFlags,
+    ExitCode,
+    MissingError,
+    UsageError,
+    apply_overrides,
+    experiment_preset,
+)
+from bench.data import load_dataset
+from bench.measure import count_flops
+from bench.records import RunFolder
+from bench.running import (
+    Cell,
+    Workspace,
+    build_network,
+    check_experiment,
+    diffusion_cell,
+    experiments,
+    load_backbone_file,
+    method_cell,
+    present,
+    print_choices,
+    resolve_device,
+    run_cells,
+    train_experiment,
+)
+from bench.running.cost import CostGrid
+from bench.running.experiments import training_identity
+from bench.running.workloads import KINDS, build_workload, flops_per_image
+from bench.training import DivergedError, Progress
+
+experiments_module = sys.modules[train_experiment.__module__]
+TINY = ("backbone.width=8", "backbone.layers=2", "backbone.modes=4", "patch=32",
+        "sampler.tile=32", "stage1.steps=3", "stage2.steps=3")  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def tiny(*overrides: str, backbone: str = "fno"):
+    base = experiment_preset("smoke", backbone)
+    ours = TINY if backbone == "fno" else TINY[3:]
+    return apply_overrides(base, [*ours, *overrides])
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Images of 4 bands in PanCollection's format, far smaller than any real ones."""
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(0)
+    for name, count, side in (("train", 8, 32), ("valid", 4, 32), ("test_reduced", 2, 64)):
+        coarse = rng.uniform(200, 1500, (count, 4, side // 2, side // 2))
+        gt = np.kron(coarse, np.ones((2, 2)))
+        ms = gt.reshape(count, 4, side // 4, 4, side // 4, 4).mean(axis=(3, 5))
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file["gt"], file["ms"] = gt, ms
+            file["lms"] = np.kron(ms, np.ones((4, 4)))
+            file["pan"] = gt.mean(axis=1, keepdims=True)
+    return load_dataset(folder, sensor="QB")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "checkpoints", CPU, Progress(quiet=True))
+
+
+# Running cells
+
+
+def make_cell(name: str, outcome=1.0, calls=None) -> Cell:
+    def execute(context):
+        if calls is not None:
+            calls.append(name)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return [context.row(metric="PSNR", value=outcome, unit="dB", direction="higher")]
+
+    return Cell(name, {"cell": name}, {"method": name}, execute)
+
+
+def run(cells, folder, **options):
+    return run_cells(cells, folder, protocol="toy", version=3, config={"n": 1.0}, **options)
+
+
+def statuses(folder) -> dict[str, str]:
+    return {row.method: row.status for row in RunFolder(folder).latest()}
+
+
+def test_rows_say_what_and_run_files_say_how(tmp_path):
+    assert run([make_cell("a", 30.0)], tmp_path) == ExitCode.OK
+    (row,) = RunFolder(tmp_path).latest()
+    assert (row.method, row.value, row.protocol, row.protocol_version) == ("a", 30.0, "toy", 3)
+    assert row.cell_id == make_cell("a").cell_id
+    assert row.wall_s >= 0 and row.started_at
+    record = RunFolder(tmp_path).runs()[row.run_id]
+    assert (record["status"], record["config"]) == ("ok", {"n": 1})
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_finished_cells_are_not_redone(tmp_path):
+    calls = []
+    names = ["a", "b", "a"]  # the same cell twice is one cell
+    assert run([make_cell(n, calls=calls) for n in names], tmp_path) == ExitCode.OK
+    assert run([make_cell(n, calls=calls) for n in "abc"], tmp_path) == ExitCode.OK
+    assert calls == ["a", "b", "c"]
+    assert run([make_cell("a", 7.0, calls)], tmp_path, force=True) == ExitCode.OK
+    assert calls == ["a", "b", "c", "a"]
+    assert {row.method: row.value for row in RunFolder(tmp_path).latest()}["a"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "reason", "stands"),
+    [
+        (ValueError("two\nlines"), "error", "ValueError: two", False),
+        (UsageError("patch = 3"), "error", "patch = 3", False),
+        (DivergedError("loss nan at step 20"), "diverged", "loss nan at step 20", True),
+        (torch.OutOfMemoryError("CUDA out of memory"), "oom", "CUDA out of memory", True),
+        (RuntimeError(), "error", "RuntimeError: RuntimeError", False),
+    ],
+)
+def test_a_failure_is_a_row_and_the_rest_goes_on(failure, status, reason, stands, tmp_path):
+    calls = []
+    cells = [make_cell("bad", failure, calls), make_cell("good", calls=calls)]
+    assert run(cells, tmp_path) == ExitCode.SOME_FAILED
+    assert statuses(tmp_path) == {"bad": status, "good": "ok"}
+    (row,) = (row for row in RunFolder(tmp_path).latest() if row.method == "bad")
+    assert (row.reason, row.metric, row.value) == (reason, None, None)
+    # The same command again: what may be cured is tried again, what stands is not.
+    assert run(cells, tmp_path) == ExitCode.SOME_FAILED
+    assert calls == ["bad", "good"] + ([] if stands else ["bad"])
+    assert run([cells[1]], tmp_path) == ExitCode.OK
+    assert run([make_cell("bad", 2.0)], tmp_path, force=stands) == ExitCode.OK
+    assert statuses(tmp_path)["bad"] == "ok"
+
+
+def test_an_interrupt_keeps_what_is_done_and_the_next_run_continues(tmp_path):
+    calls = []
+    cells = [make_cell("a", calls=calls), make_cell("b", KeyboardInterrupt(), calls)]
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, tmp_path)
+    assert statuses(tmp_path) == {"a": "ok"}
+    (record,) = RunFolder(tmp_path).runs().values()
+    assert record["status"] == "interrupted"
+    assert run([cells[0], make_cell("b", calls=calls)], tmp_path) == ExitCode.OK
+    assert calls == ["a", "b", "b"]
+
+
+def test_a_cell_another_process_holds_is_left_to_it(tmp_path, capsys):
+    calls = []
+    cells = [make_cell("a", calls=calls), make_cell("b", calls=calls)]
+    with RunFolder(tmp_path).claim(cells[0].cell_id):
+        assert run(cells, tmp_path) == ExitCode.SOME_FAILED
+        assert calls == ["b"]
+        assert run(cells[:1], tmp_path / ".") == ExitCode.SOME_FAILED
+    assert run(cells, tmp_path) == ExitCode.OK
+    assert calls == ["b", "a"]
+
+
+def test_a_folder_without_rows_yet_is_no_error(tmp_path, capsys):
+    cell = make_cell("a")
+    with RunFolder(tmp_path).claim(cell.cell_id):
+        assert run([cell], tmp_path) == ExitCode.SOME_FAILED
+    present(tmp_path, {cell.cell_id}, "Toy")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+
+
+def test_a_dry_run_shows_the_cells_and_leaves_nothing(tmp_path, capsys):
+    calls, folder = [], tmp_path / "run"
+    done = make_cell("cell done", calls=calls)
+    cells = [done, replace(make_cell("cell to do", calls=calls), estimate=lambda: 600.0)]
+    assert run(cells, folder, dry_run=True) == ExitCode.OK
+    assert not folder.exists() and calls == []
+    assert capsys.readouterr().out.count("to do") >= 2
+    run([done], folder)
+    before = sorted(p.name for p in folder.iterdir())
+    capsys.readouterr()
+    assert run(cells, folder, dry_run=True) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "10 min" in out and cells[0].cell_id in out and "done" in out
+    assert sorted(p.name for p in folder.iterdir()) == before and calls == ["cell done"]
+
+
+# What a cell is
+
+
+def test_the_identity_of_a_cell_holds_what_changes_its_rows(dataset, workspace, tmp_path):
+    def cell_id(*overrides, place=workspace, settings=None, **fields):
+        config = replace(tiny(*overrides), **fields)
+        return diffusion_cell(config, dataset, place, settings or {}).cell_id
+
+    base = cell_id()
+    elsewhere = Workspace(tmp_path / "other", torch.device("meta"), Progress())
+    assert cell_id(place=elsewhere) == base
+    assert cell_id("sampler.batch=1") == base
+    assert cell_id(settings={"modes": 4}) == base
+    assert cell_id("backbone.form=auto") == base
+    changed = {
+        cell_id(change)
+        for change in (
+            "sampler.steps=3", "sampler.kind=ddpm", "sampler.tile=none", "sampler.clip=false",
+            "evaluation.images=1", "stage1.steps=4", "backbone.modes=5", "adapters.alpha=2",
+        )
+    } | {cell_id(seed=1), base}  # fmt: skip
+    assert len(changed) == 10
+    ids = {method_cell(name, dataset, tiny().evaluation).cell_id for name in ("exp", "gsa")}
+    assert len(ids) == 2
+
+
+def test_options_left_alone_and_defaults_written_out_are_one_training(dataset, monkeypatch):
+    def identity(*overrides):
+        config = apply_overrides(experiment_preset("paper"), overrides)
+        return training_identity(config, "stage2", dataset.fingerprint)
+
+    base = identity()
+    assert identity("backbone.modes=12", "backbone.layers=8") == base
+    assert identity("backbone.modes=8") != base
+    monkeypatch.setattr(BACKBONES.get("fno"), "version", 1000)
+    assert identity() != base
+
+
+def test_cost_cells_know_the_kind_of_device_but_not_which(dataset):
+    def cell_id(device, **changes):
+        grid = CostGrid(
+            experiments=[tiny()], preset="smoke", overrides=TINY, backbone_module=None, bands=4,
+            device=torch.device(device), **{"size": 32, "batch": 1, **changes},
+        )  # fmt: skip
+        return grid.cells()[0].cell_id
+
+    assert cell_id("cuda:0") == cell_id("cuda:1") != cell_id("cpu")
+    ids = {cell_id("cpu", **c) for c in ({}, {"size": 64}, {"batch": 2}, {"threads": 2})}
+    assert len(ids) == 4
+
+
+# From flags to experiments
+
+
+def test_flags_become_experiments():
+    flags = CommonFlags(
+        backbone=("fno", "conv*"), preset="smoke", seed=(3, 4), override=("patch=32",)
+    )
+    configs = list(experiments(flags))
+    assert [(c.backbone, c.seed) for c in configs] == [
+        (name, seed) for name in ("fno", "conv_unet", "convnext") for seed in (3, 4)
+    ]
+    assert all(c.patch == 32 for c in configs)
+    assert configs[2].backbone_options["multipliers"] == (1, 2)
+
+
+def test_devices():
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(MissingError, match="cuda:99"):
+        resolve_device("cuda:99")
+    for name in ("gpu", "mps", "meta", "cuda:x"):
+        with pytest.raises(UsageError, match=f"'{name}': expected"):
+            resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "overrides", "message"),
+    [
+        ("fno", ["backbone.modes=40", "patch=64"], "patch = 64: .*modes=40.* at least 80 pixels"),
+        ("fno", ["backbone.modes=16", "sampler.tile=24"], "sampler.tile = 24: .* at least 32"),
+        ("conv_unet", ["patch=33"], "patch = 33: .*multiples of 2"),
+        ("fno", ["backbone.mode=4"], "option of backbone 'fno' 'mode' - did you mean 'modes'"),
+        ("fno", ["backbone.layers=0"], "layers must be at least 1, got 0"),
+        ("fno", ["backbone.modes=many"], "backbone 'fno'"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_does(backbone, overrides, message):
+    config = tiny(*overrides, backbone=backbone)
+    with pytest.raises(UsageError, match=message) as info:
+        check_experiment(config, 4)
+    assert "\n" not in str(info.value)
+
+
+def test_sizes_are_checked_too():
+    check_experiment(tiny(), 4, [8, 64])
+    with pytest.raises(UsageError, match=r"size = 6: .* at least 8"):
+        check_experiment(tiny(), 4, [64, 6])
+
+
+@pytest.fixture
+def user_module(tmp_path, monkeypatch):
+    monkeypatch.setattr(BACKBONES, "_targets", dict(BACKBONES._targets))
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from backbones import register_backbone\n"
+        "from backbones.fno import FNO, FNOConfig\n"
+        "@dataclass(frozen=True)\n"
+        "class Config(FNOConfig):\n"
+        "    width: int = 4\n"
+        "    layers: int = 1\n"
+        "    modes: int = 4\n"
+        "@register_backbone('mine')\n"
+        "class Mine(FNO):\n"
+        "    Config = Config\n"
+    )
+    return path
+
+
+def test_a_users_backbone_runs_as_any_other(user_module, capsys):
+    flags = CommonFlags(backbone=("mine",), preset="smoke", backbone_module=user_module, list=True)
+    (config,) = experiments(flags)
+    check_experiment(config, 4)
+    workload = build_workload(
+        "step", "smoke", "mine", (), bands=4, size=16, batch=1, device="cpu",
+        backbone_module=str(user_module),
+    )  # fmt: skip
+    workload.step()
+    with pytest.raises(UsageError, match="'mine' is already registered"):
+        load_backbone_file(user_module)
+
+
+def test_a_users_file_that_is_not_there_or_registers_nothing(tmp_path):
+    with pytest.raises(MissingError, match=r"none\.py"):
+        load_backbone_file(tmp_path / "none.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UsageError, match="registers no backbone"):
+        load_backbone_file(tmp_path / "empty.py")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_list_of_what_can_be_named(as_json, user_module, capsys):
+    print_choices(CommonFlags(json=as_json, backbone_module=user_module))
+    out = capsys.readouterr().out
+    for name in ("mine", "attention_unet", "bdsd_pc", "sample-8", "laptop"):
+        assert name in out
+    if as_json:
+        assert json.loads(out)["backbones"] == BACKBONES.names()
+
+
+# Training
+
+
+def trained_folders(workspace) -> set[str]:
+    return {p.parent.name for p in workspace.checkpoints.glob("*/weights.safetensors")}
+
+
+def state(trained):
+    return {name: value.clone() for name, value in trained.denoiser.state_dict().items()}
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_equal_configs_train_once_and_stage_one_is_shared(dataset, workspace, monkeypatch):
+    first = train_experiment(tiny(), dataset, workspace)
+    assert len(trained_folders(workspace)) == 2
+    assert first.histories.keys() == {"stage1", "stage2"} and first.seconds > 0
+    assert not first.denoiser.training
+    second = train_experiment(tiny("adapters.rank=3"), dataset, workspace)
+    assert len(trained_folders(workspace)) == 3
+    assert equal(first.denoiser.backbone.state_dict(), second.denoiser.backbone.state_dict())
+
+    def never(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(experiments_module, "train", never)
+    again = train_experiment(tiny("sampler.steps=9", "backbone.form=auto"), dataset, workspace)
+    assert equal(state(again), state(first))
+    assert again.histories == first.histories
+
+
+@pytest.mark.parametrize("scheme", ["two_stage", "joint", "one_stage"])
+def test_same_seed_same_weights_wherever_it_runs(scheme, dataset, tmp_path):
+    results = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)
+        place = Workspace(tmp_path / str(number), CPU, Progress(quiet=True))
+        config = replace(tiny(f"scheme={scheme}"), seed=seed)
+        results.append(state(train_experiment(config, dataset, place)))
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+
+
+def test_schemes_train_what_they_say(dataset, workspace, monkeypatch):
+    seen = []
+    real = experiments_module.train
+
+    def spy(network, objective, batches, config, **options):
+        base = getattr(network, "backbone", network)
+        seen.append((type(network).__name__, base.cond_channels, config.steps,
+                     any(p.requires_grad for p in base.parameters())))  # fmt: skip
+        return real(network, objective, batches, config, **options)
+
+    monkeypatch.setattr(experiments_module, "train", spy)
+    for scheme in ("two_stage", "joint", "one_stage"):
+        train_experiment(tiny(f"scheme={scheme}", "stage2.steps=2"), dataset, workspace)
+    assert seen == [
+        ("FNO", 4, 3, True),
+        ("AdaptedDenoiser", 4, 2, False),
+        ("AdaptedDenoiser", 4, 5, True),
+        ("FNO", 5, 3, True),
+    ]
+
+
+def test_every_backbone_sees_the_same_data_and_noise(dataset, workspace, monkeypatch):
+    seen = {}
+
+    def spy(network, objective, batches, config, *, seed, **options):
+        seen.setdefault(type(network).__name__, []).append((seed, batches(5).gt))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments_module, "train", spy)
+    for backbone in ("fno", "conv_unet", "convnext"):
+        with pytest.raises(KeyboardInterrupt):
+            train_experiment(tiny(backbone=backbone), dataset, workspace)
+    (first, *others) = (entries[0] for entries in seen.values())
+    assert len(others) == 2
+    assert all(seed == first[0] and torch.equal(gt, first[1]) for seed, gt in others)
+
+
+def test_a_kill_between_the_stages_keeps_stage_one(dataset, workspace, monkeypatch):
+    real, stages = experiments_module.train, []
+
+    def killed(*args, name, **options):
+        stages.append(name.split()[-1])
+        if stages == ["stage1", "stage2"]:
+            raise KeyboardInterrupt
+        return real(*args, name=name, **options)
+
+    monkeypatch.setattr(experiments_module, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_experiment(tiny(), dataset, workspace)
+    train_experiment(tiny(), dataset, workspace)
+    assert stages == ["stage1", "stage2", "stage2"]
+
+
+def test_an_experiment_becomes_rows(dataset, workspace, tmp_path):
+    """The whole of a cell, twice into different folders: equal values, image by image."""
+    config = tiny("sampler.steps=2", "evaluation.convention=none")
+    values = []
+    for number in range(2):
+        place = replace(workspace, checkpoints=tmp_path / f"checkpoints{number}")
+        cells = [
+            method_cell("exp", dataset, config.evaluation),
+            diffusion_cell(config, dataset, place, {"modes": 4}),
+        ]
+        assert run(cells, tmp_path / f"run{number}") == ExitCode.OK
+        rows = RunFolder(tmp_path / f"run{number}").latest()
+        values.append(
+            {(r.method, r.metric): r.samples for r in rows if r.kind == "accuracy" and r.samples}
+        )
+        for row in rows:
+            assert row.status == "ok"
+            if row.artefact:
+                assert (tmp_path / f"run{number}" / row.artefact).is_file()
+    assert values[0] == values[1]
+    assert {("exp", "PSNR"), ("nodiff", "PSNR"), ("pseudo_sr", "PSNR"), ("nodiff", "Q2n")} <= set(
+        values[0]
+    )
+    assert all(len(samples) == 2 for samples in values[0].values())
+    assert all(math.isfinite(x) for x in values[0]["nodiff", "PSNR"])
+
+
+def test_a_diverged_training_is_a_row(dataset, workspace, tmp_path):
+    cell = diffusion_cell(tiny("stage1.learning_rate=1e30", "stage1.clip_norm=1e30",
+                               "stage1.steps=10"), dataset, workspace, {})  # fmt: skip
+    assert run([cell], tmp_path / "run") == ExitCode.SOME_FAILED
+    assert statuses(tmp_path / "run") == {"nodiff": "diverged"}
+
+
+# Workloads
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workloads_do_one_iteration(kind):
+    workload = build_workload(kind, "smoke", "fno", TINY, 4, 32, 2, "cpu")
+    before = {k: v.clone() for k, v in workload.module.state_dict().items()}
+    workload.step()
+    moved = not equal(before, workload.module.state_dict())
+    assert moved is (kind == "train_step")
+    assert (workload.optimizer is not None) is (kind == "train_step")
+
+
+def test_flops_of_an_image_grow_with_steps_and_tiles():
+    def flops(*overrides, size=64):
+        return flops_per_image(tiny(*overrides), 4, size).canonical
+
+    one, two, three = (flops(f"sampler.steps={n}") for n in (1, 2, 3))
+    assert three - two == two - one > 0
+    # Four disjoint tiles of 32 are four images of 32, the predictor being linear in pixels.
+    tiles = flops("sampler.overlap=0")
+    assert tiles == pytest.approx(4 * flops("sampler.overlap=0", size=32), rel=1e-3)
+    predictor = build_network(tiny(), 4).predictor
+    once = count_flops(predictor, torch.zeros(1, 1, 64, 64), torch.zeros(1, 4, 64, 64)).canonical
+    overlapping = flops("sampler.overlap=16")  # nine tiles, and the predictor on the whole image
+    assert overlapping - once == pytest.approx(9 / 4 * (tiles - once), rel=1e-9)
+
+
+def test_networks_of_the_stages():
+    assert type(build_network(tiny(), 4, stage="stage1")).__name__ == "FNO"
+    assert build_network(tiny("scheme=one_stage"), 4).cond_channels == 5
+    assert build_network(tiny(), 4).backbone.cond_channels == 4
+    assert build_network(tiny("scheme=joint"), 4).frozen is False

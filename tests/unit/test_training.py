@@ -1,0 +1,484 @@
+"""The training loop: batches, losses, averaging, checkpoints, and resume to the last bit."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import logging
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from backbones import create_backbone
+from bench.adapters import AdaptedDenoiser
+from bench.config import AdapterConfig, DiffusionConfig, StageConfig, UsageError
+from bench.diffusion import Diffusion
+from bench.training import (
+    AdaptedObjective,
+    Batch,
+    Checkpoint,
+    DivergedError,
+    PatchBatches,
+    PlainObjective,
+    Progress,
+    Stepper,
+    loop,
+    train,
+)
+from bench.training.loop import learning_rate
+
+CPU = torch.device("cpu")
+BANDS, SIDE, COUNT = 2, 16, 12
+DIFFUSION = Diffusion(DiffusionConfig(target="x0", residual_scale=10.0))
+
+
+def toy_patches():
+    """Smooth references, their blurred copies, and a band sum for PAN."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(COUNT, BANDS, 6, 6, generator=generator)
+    gt = nn.functional.interpolate(coarse, SIDE, mode="bicubic").clamp(0, 1)
+    lms = nn.functional.avg_pool2d(gt, 5, stride=1, padding=2, count_include_pad=False)
+    return gt, lms, gt.mean(dim=1, keepdim=True)
+
+
+def toy_batches(batch: int = 4, seed: int = 0) -> PatchBatches:
+    return PatchBatches(*toy_patches(), patch=SIDE, batch=batch, seed=seed)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    module = create_backbone("fno", BANDS, BANDS, width=8, layers=2, modes=4)
+    nn.init.normal_(module.head.weight, std=0.1)  # a fresh head of zeros stops all gradients
+    return module
+
+
+class Noisy(nn.Module):
+    """A network whose training consumes the global random state, and which has a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(2 * BANDS, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.last = nn.Conv2d(8, BANDS, 1)
+
+    def forward(self, x, time, cond):
+        feature = self.norm(self.first(torch.cat([x, cond], dim=1)))
+        return self.last(nn.functional.dropout(feature.relu(), 0.3, self.training))
+
+
+def run(module, root, steps=20, seed=0, objective=None, batches=None, name="x", **options):
+    config = StageConfig(steps=steps, batch=4, **{"learning_rate": 5e-3, **options})
+    checkpoint = Checkpoint(root, {"name": name})
+    history = train(
+        module,
+        objective or PlainObjective(DIFFUSION, "reference"),
+        batches or toy_batches(),
+        config,
+        seed=seed,
+        checkpoint=checkpoint,
+        device=CPU,
+    )
+    return checkpoint, history
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+# Batches
+
+
+def numbered(count: int, side: int, channels: int = 1) -> torch.Tensor:
+    """Every pixel tells its patch, row and column."""
+    index = torch.arange(count * side * side).view(count, 1, side, side)
+    return index.expand(-1, channels, -1, -1).double()
+
+
+def test_an_epoch_shows_every_patch_once():
+    images = numbered(12, 1)
+    batches = PatchBatches(images, images, images, patch=1, batch=4, seed=0)
+    epochs = [
+        torch.cat([batches(step).gt.flatten() for step in range(3 * e, 3 * e + 3)])
+        for e in range(3)
+    ]
+    assert all(sorted(epoch.tolist()) == list(range(12)) for epoch in epochs)
+    assert not torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[1], epochs[2])
+
+
+def test_the_last_short_batch_is_dropped_but_not_always_the_same_patches():
+    images = numbered(10, 1)
+    batches = PatchBatches(images, images, images, patch=1, batch=4, seed=0)
+    epochs = [
+        {int(x) for step in (2 * e, 2 * e + 1) for x in batches(step).gt.flatten()}
+        for e in range(6)
+    ]
+    assert all(len(epoch) == 8 for epoch in epochs)
+    assert set.union(*epochs) == set(range(10))
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    one, two, other = toy_batches(), toy_batches(), toy_batches(seed=1)
+    for step in (7, 0, 100, 7):
+        assert torch.equal(one(step).lms, two(step).lms)
+    assert not torch.equal(one(0).gt, other(0).gt)
+    assert not torch.equal(one(0).gt, one(3).gt)
+
+
+def test_larger_patches_are_cropped_alike_in_every_image():
+    gt, pan = numbered(6, 9, channels=3), numbered(6, 9)
+    batches = PatchBatches(gt, gt + 0.5, pan, patch=4, batch=2, seed=0)
+    corners = set()
+    for step in range(60):
+        batch = batches(step)
+        assert batch.gt.shape == (2, 3, 4, 4) and batch.pan.shape == (2, 1, 4, 4)
+        assert torch.equal(batch.lms, batch.gt + 0.5)
+        assert torch.equal(batch.gt[:, :1], batch.pan)
+        first = batch.pan[:, :, :1, :1]
+        window = torch.arange(4)[:, None] * 9 + torch.arange(4)
+        assert torch.equal(batch.pan - first, window.expand(2, 1, 4, 4).double())
+        corners.add(int(first[0]) % 81)
+    tops, lefts = {corner // 9 for corner in corners}, {corner % 9 for corner in corners}
+    assert tops == lefts == set(range(6))
+
+
+@pytest.mark.parametrize(
+    ("patch", "batch", "message"),
+    [(17, 4, "patch = 17: .*16 pixels"), (16, 13, "batch = 13: .*only 12 patches")],
+)
+def test_what_the_training_set_cannot_give_is_refused(patch, batch, message):
+    with pytest.raises(UsageError, match=message):
+        PatchBatches(*toy_patches(), patch=patch, batch=batch, seed=0)
+
+
+# Losses
+
+
+class Silent(nn.Module):
+    """Answers nothing, and remembers what it was asked."""
+
+    def forward(self, x, time, cond):
+        self.seen = (x, time, cond)
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("condition", ["reference", "inputs"])
+def test_the_loss_of_an_answer_of_zero_is_the_targets_l1_norm(condition):
+    batch, module = toy_batches(batch=12)(0), Silent()
+    generator = torch.Generator().manual_seed(3)
+    loss = PlainObjective(DIFFUSION, condition)(module, batch, generator)
+    residual = 10 * (batch.gt - batch.lms)
+    assert loss.item() == pytest.approx(residual.abs().mean().item(), rel=1e-6)
+    x, time, cond = module.seen
+    expected = batch.gt if condition == "reference" else torch.cat([batch.lms, batch.pan], dim=1)
+    assert torch.equal(cond, expected)
+    # What is left of x_t after a x0 is b eps, for the timestep the network is told.
+    timestep = (time * 500).round().long() - 1
+    assert torch.allclose((timestep + 1) / 500, time)
+    bar = DIFFUSION.alphas_cumprod[timestep].view(-1, 1, 1, 1)
+    eps = (x - bar.sqrt() * residual) / (1 - bar).sqrt()
+    assert eps.mean().item() == pytest.approx(0, abs=0.05)
+    assert eps.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_noise_and_timesteps_depend_on_the_generator_alone():
+    batch, one, two = toy_batches()(0), Silent(), Silent()
+    objective = PlainObjective(DIFFUSION, "reference")
+    for module, global_seed in ((one, 0), (two, 1)):
+        torch.manual_seed(global_seed)
+        objective(module, batch, torch.Generator().manual_seed(5))
+    assert all(torch.equal(a, b) for a, b in zip(one.seen, two.seen, strict=True))
+
+
+def test_the_predictors_own_loss_is_on_the_residuals_scale():
+    batch = toy_batches()(0)
+    adapters = AdapterConfig(predictor_width=4, predictor_blocks=1, rank=2)
+    module = AdaptedDenoiser(network(), adapters)  # fresh: U is L
+    losses = [
+        AdaptedObjective(DIFFUSION, weight)(module, batch, torch.Generator().manual_seed(0)).item()
+        for weight in (0.0, 2.0)
+    ]
+    expected = 2 * 10 * (batch.gt - batch.lms).abs().mean().item()
+    assert losses[1] - losses[0] == pytest.approx(expected, rel=1e-5)
+
+
+# Learning rate and averaging
+
+
+def rates(**options) -> list[float]:
+    config = StageConfig(learning_rate=1.0, **options)
+    return [learning_rate(config, step) for step in range(config.steps)]
+
+
+def test_rates():
+    assert rates(steps=3) == [1.0, 1.0, 1.0]
+    assert rates(steps=10, warmup=0.4)[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert rates(steps=7, schedule="step", step_every=3, step_factor=0.1) == pytest.approx(
+        [1, 1, 1, 0.1, 0.1, 0.1, 0.01]
+    )
+    cosine = rates(steps=1000, schedule="cosine", warmup=0.1)
+    assert max(cosine) == cosine[100] == 1.0
+    assert cosine[100 + 450] == pytest.approx((1 + 0.01) / 2)  # halfway between its two ends
+    assert cosine[-1] == pytest.approx(0.01, abs=1e-4)
+    assert all(a > b for a, b in itertools.pairwise(cosine[100:]))
+
+
+def test_the_average_is_the_recursion_by_hand():
+    module = Noisy()
+    config = StageConfig(steps=40, batch=4, learning_rate=0.02, ema_decay=0.6)
+    stepper = Stepper(module, PlainObjective(DIFFUSION, "reference"), config, seed=0)
+    expected = None
+    for step in range(20):
+        stepper(step, toy_batches()(step))
+        current = {name: p.detach().double() for name, p in module.named_parameters()}
+        if expected is None:
+            expected = current  # the initialisation never counts
+            continue
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = {
+            name: decay * expected[name] + (1 - decay) * value for name, value in current.items()
+        }
+    averaged = dict(stepper.average.named_parameters())
+    for name, value in expected.items():
+        torch.testing.assert_close(averaged[name].double(), value, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(averaged[name], dict(module.named_parameters())[name])
+    assert torch.equal(stepper.average.norm.running_mean, module.norm.running_mean)
+    assert not any(p.requires_grad for p in stepper.average.parameters())
+
+
+def test_gradients_are_clipped_to_the_norm():
+    norms = []
+
+    def huge(module, batch, generator):
+        return 1e6 * sum(p.square().sum() for p in module.parameters())
+
+    module = Noisy()
+    stepper = Stepper(module, huge, StageConfig(steps=1, clip_norm=0.5), seed=0)
+    stepper.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(
+            math.sqrt(sum(p.grad.square().sum().item() for p in module.parameters()))
+        )
+    )
+    stepper(0, Batch(*toy_patches()))
+    assert norms == pytest.approx([0.5], rel=1e-4)
+
+
+# The loop
+
+
+def test_training_lowers_the_loss_and_leaves_averaged_weights(tmp_path):
+    module, batches = network(), toy_batches(batch=12)
+    validation = []
+
+    def validate(averaged):
+        assert not averaged.training
+        objective = PlainObjective(DIFFUSION, "reference")
+        with torch.no_grad():
+            validation.append(objective(averaged, batches(0), torch.Generator().manual_seed(0)))
+        return validation[-1].item()
+
+    checkpoint = Checkpoint(tmp_path, {})
+    config = StageConfig(steps=120, learning_rate=1e-2, ema_decay=0.9)
+    objective = PlainObjective(DIFFUSION, "reference")
+    history = train(
+        module, objective, batches, config, seed=0, checkpoint=checkpoint, device=CPU,
+        validate=validate,
+    )  # fmt: skip
+    assert [step for step, _ in history.loss] == list(range(10, 121, 10))
+    assert [step for step, _ in history.validation] == [24, 48, 72, 96, 120]
+    assert history.loss[-1][1] < 0.5 * history.loss[0][1]
+    assert history.validation[-1][1] < 0.6 * history.validation[0][1]
+    assert not module.training and history.seconds > 0
+    again = network()
+    checkpoint.load_into(again)
+    assert equal(weights(again), weights(module))
+    with torch.no_grad():
+        final = objective(module, batches(0), torch.Generator().manual_seed(0))
+    assert final.item() == pytest.approx(history.validation[-1][1])
+    assert checkpoint.history()["loss"] == [list(entry) for entry in history.loss]
+
+
+def test_same_seed_same_weights(tmp_path):
+    results = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        module = Noisy()
+        torch.manual_seed(len(results))  # the state a program happens to be in
+        run(module, tmp_path, seed=seed, name=name)
+        results.append(weights(module))
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+
+
+class Killed(BaseException):
+    """Ends the process, as far as the loop can tell."""
+
+
+def killed_at(step: int, batches=None):
+    batches = batches or toy_batches()
+
+    def give(asked: int):
+        if asked == step:
+            raise Killed
+        return batches(asked)
+
+    return give
+
+
+@pytest.mark.parametrize("kills", [(13,), (11, 25, 26), (5,)])
+def test_a_resumed_run_ends_with_the_same_bits(kills, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", 0.0)
+    options = {"steps": 35, "schedule": "cosine", "warmup": 0.1}
+    straight = Noisy()
+    _, expected = run(straight, tmp_path, name="straight", **options)
+    for kill in kills:
+        with pytest.raises(Killed):
+            run(Noisy(), tmp_path, batches=killed_at(kill), **options)
+        assert not Checkpoint(tmp_path, {"name": "x"}).done
+    resumed, steps_seen = Noisy(), []
+    batches = toy_batches()
+    checkpoint, history = run(
+        resumed, tmp_path, batches=lambda s: steps_seen.append(s) or batches(s), **options
+    )
+    assert steps_seen == list(range(kills[-1] // 10 * 10, 35))
+    assert equal(weights(resumed), weights(straight))
+    assert [tuple(entry) for entry in history.loss] == expected.loss
+    assert {p.name for p in checkpoint.folder.iterdir()} == {
+        "identity.json", "history.json", "weights.safetensors",
+    }  # fmt: skip
+
+
+def test_frozen_weights_stay_to_the_bit_and_joint_ones_move(tmp_path):
+    adapters = AdapterConfig(predictor_width=4, predictor_blocks=1, rank=2)
+    objective = AdaptedObjective(DIFFUSION, 1.0)
+    base = weights(network())
+    for freeze in (True, False):
+        module = AdaptedDenoiser(network(), adapters, freeze=freeze)
+        before = weights(module)
+        config = StageConfig(steps=8, learning_rate=1e-2, weight_decay=0.1, ema_decay=0.7)
+        stepper = Stepper(module.train(), objective, config, seed=0)
+        for step in range(8):
+            stepper(step, toy_batches()(step))
+        for stage in (module, stepper.average):
+            assert equal(weights(stage.backbone), base) is freeze
+        moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+        frozen = {f"backbone.{name}" for name in base} if freeze else set()
+        assert moved == before.keys() - frozen
+        checkpoint, _ = run(
+            module, tmp_path, objective=objective, name=str(freeze), weight_decay=0.1
+        )
+        assert equal(weights(module.backbone), base) is freeze
+        stored = AdaptedDenoiser(network(), adapters, freeze=freeze)
+        checkpoint.load_into(stored)
+        assert equal(weights(stored), weights(module))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_training(bad, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", 0.0)
+    healthy = PlainObjective(DIFFUSION, "reference")
+    calls = []
+
+    def objective(module, batch, generator):
+        calls.append(1)
+        return healthy(module, batch, generator) * (bad if len(calls) == 14 else 1.0)
+
+    with pytest.raises(DivergedError, match="at step 20"):
+        run(Noisy(), tmp_path, objective=objective)
+    checkpoint = Checkpoint(tmp_path, {"name": "x"})
+    assert not checkpoint.done
+    assert [p.name for p in checkpoint.folder.iterdir()] == ["step-10"]
+
+
+def test_no_steps_leave_the_initial_weights(tmp_path):
+    module = Noisy()
+    before = weights(module)
+    checkpoint, history = run(module, tmp_path, steps=0)
+    assert equal(weights(module), before) and history.loss == [] and checkpoint.done
+
+
+# Checkpoints
+
+
+def saved(root, step=10, scale=1.0) -> Checkpoint:
+    module = Noisy()
+    with torch.no_grad():
+        module.last.bias.fill_(scale)
+    checkpoint = Checkpoint(root, {"a": 1})
+    optimizer = torch.optim.AdamW(module.parameters())
+    checkpoint.save_step(step, module, copy.deepcopy(module), optimizer, {"loss": [[step, 0.5]]})
+    return checkpoint
+
+
+def load(checkpoint: Checkpoint):
+    module = Noisy()
+    optimizer = torch.optim.AdamW(module.parameters())
+    state = checkpoint.load_step(module, Noisy(), optimizer)
+    return state, module.last.bias[0].item()
+
+
+def test_the_newest_complete_state_counts(tmp_path):
+    checkpoint = saved(tmp_path, 90, scale=2.0)
+    saved(tmp_path, 100, scale=3.0)
+    assert [p.name for p in checkpoint.folder.iterdir()] == ["step-100"]
+    # A kill while writing leaves a folder under its working name, with some of its files.
+    torn = checkpoint.folder / "step-110.tmp"
+    torn.mkdir()
+    (torn / "module.safetensors").write_bytes(b"half")
+    assert load(checkpoint) == ((100, {"loss": [[100, 0.5]]}), 3.0)
+    saved(tmp_path, 110, scale=4.0)
+    assert load(checkpoint)[1] == 4.0
+
+
+def test_a_kill_between_two_states_leaves_the_newer(tmp_path):
+    older = saved(tmp_path / "older", 90, scale=2.0)
+    checkpoint = saved(tmp_path, 100, scale=3.0)
+    (older.folder / "step-90").rename(checkpoint.folder / "step-90")
+    assert load(checkpoint) == ((100, {"loss": [[100, 0.5]]}), 3.0)
+
+
+def test_nothing_saved_starts_at_zero(tmp_path):
+    assert load(Checkpoint(tmp_path, {"a": 1}))[0] == (0, {})
+
+
+def test_optimiser_state_cannot_run_code(tmp_path):
+    checkpoint = saved(tmp_path)
+
+    class Trap:
+        def __reduce__(self):
+            return (print, ("trapped",))
+
+    (checkpoint.folder / "step-10" / "optimizer.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
+    with pytest.raises(pickle.UnpicklingError):
+        load(checkpoint)
+
+
+def test_equal_identities_share_a_folder(tmp_path):
+    one, two = Checkpoint(tmp_path, {"a": 1, "b": 2.0}), Checkpoint(tmp_path, {"b": 2, "a": 1.0})
+    assert one.folder == two.folder != Checkpoint(tmp_path, {"a": 2, "b": 2}).folder
+    module = Noisy()
+    one.finish(module, {"loss": [], "seconds": 1.0})
+    assert two.done and two.history()["seconds"] == 1.0
+    assert json.loads((two.folder / "identity.json").read_text()) == {"a": 1, "b": 2}
+
+
+# Progress
+
+
+@pytest.mark.parametrize(("quiet", "lines"), [(True, 0), (False, 3)])
+def test_progress_off_a_terminal_is_a_log_line_now_and_then(quiet, lines, caplog):
+    caplog.set_level(logging.INFO)
+    with Progress(quiet=quiet, log_every_s=0.0).task("toy", total=5, done=2) as task:
+        for _ in range(3):
+            task.advance("loss 0.1")
+    assert len(caplog.records) == lines
+    if lines:
+        assert caplog.messages[-1].startswith("toy 5/5 loss 0.1")
+        assert caplog.messages[-1].endswith("0 s left")
