@@ -44,7 +44,7 @@ class CommonFlags:
     list: bool = False
     """List what can be named here (backbones, presets, datasets) and stop."""
     force: bool = False
-    """Run cells again that are done."""
+    """Run cells again that are done; weights that are trained already are used as they are."""
     json: bool = False
     """Print the result as JSON."""
     quiet: bool = False

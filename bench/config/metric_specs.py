@@ -159,10 +159,6 @@ COST: tuple[MetricSpec, ...] = (
     MetricSpec("params", "Parameters", "M", "lower", None, "a complex weight is two reals"),
     MetricSpec("flops_forward", "FLOPs, forward", "GFLOP", "lower", None, "one network evaluation"),
     MetricSpec(
-        "flops_train_step", "FLOPs, training step", "GFLOP", "lower", None, "forward + backward"
-    ),
-    MetricSpec("flops_image", "FLOPs, fused image", "GFLOP", "lower", None, "all steps, all tiles"),
-    MetricSpec(
         "flops_executed",
         "FLOPs, forward as executed",
         "GFLOP",
@@ -170,19 +166,75 @@ COST: tuple[MetricSpec, ...] = (
         None,
         "as implemented",
     ),
-    MetricSpec("flops_stock", "FLOPs, stock counter", "GFLOP", "lower", None, "without FFTs"),
+    MetricSpec(
+        "flops_step", "FLOPs, sampling step", "GFLOP", "lower", None, "one denoising step, adapted"
+    ),
+    MetricSpec("flops_image", "FLOPs, fused image", "GFLOP", "lower", None, "all steps, all tiles"),
+    MetricSpec(
+        "flops_train_step", "FLOPs, training step", "GFLOP", "lower", None, "forward + backward"
+    ),
+    MetricSpec(
+        "flops_adapt_step",
+        "FLOPs, stage II step",
+        "GFLOP",
+        "lower",
+        None,
+        "forward + backward of the adapters",
+    ),
+    MetricSpec("flops_stock", "torch FlopCounterMode", "GFLOP", "lower", None, "without FFTs"),
+    MetricSpec("flops_fvcore", "fvcore x2", "GFLOP", "lower", None, "without FFTs, attention"),
+    MetricSpec(
+        "flops_fvcore_handlers",
+        "fvcore x2 with handlers",
+        "GFLOP",
+        "lower",
+        None,
+        "FFT, einsum and attention handlers of ours",
+    ),
+    MetricSpec(
+        "traffic_forward",
+        "Bytes moved, forward",
+        "MB",
+        "lower",
+        None,
+        "every operator's inputs and outputs once",
+    ),
     MetricSpec("latency_forward", "Forward time", "ms", "lower", None, "one network evaluation"),
     MetricSpec(
-        "latency_train_step", "Training iteration", "ms", "lower", None, "optimiser included"
+        "latency_train_step", "Training iteration", "ms", "lower", None, "stage I, with optimiser"
     ),
-    MetricSpec("latency_step", "Sampling step", "ms", "lower", None, "one denoising step"),
+    MetricSpec(
+        "latency_adapt_step", "Stage II iteration", "ms", "lower", None, "stage II, with optimiser"
+    ),
+    MetricSpec("latency_step", "Sampling step", "ms", "lower", None, "one denoising step, adapted"),
     MetricSpec("latency_image", "Inference time", "s", "lower", None, "one fused image, all steps"),
     MetricSpec("mem_peak_forward", "Peak memory, forward", "MiB", "lower", None, "fresh process"),
     MetricSpec("mem_peak_train", "Peak memory, training", "MiB", "lower", None, "fresh process"),
+    MetricSpec("mem_peak_adapt", "Peak memory, stage II", "MiB", "lower", None, "fresh process"),
+    MetricSpec("mem_tensors_forward", "Tensors, forward", "MiB", "lower", None, "allocator's peak"),
+    MetricSpec("mem_tensors_train", "Tensors, training", "MiB", "lower", None, "allocator's peak"),
+    MetricSpec(
+        "mem_reserved_forward", "Reserved, forward", "MiB", "lower", None, "caching allocator, GPU"
+    ),
+    MetricSpec(
+        "mem_reserved_train", "Reserved, training", "MiB", "lower", None, "caching allocator, GPU"
+    ),
     MetricSpec("mem_weights", "Weights", "MiB", "lower", None, "parameters and buffers"),
+    MetricSpec("mem_gradients", "Gradients", "MiB", "lower", None, "after a training step"),
+    MetricSpec("mem_optimizer", "Optimiser state", "MiB", "lower", None, "after a training step"),
+    MetricSpec(
+        "mem_activations", "Activations", "MiB", "lower", None, "saved for the backward pass"
+    ),
+    MetricSpec("fit_batch", "Largest batch, training", "", "higher", None, "within --fit"),
+    MetricSpec("fit_size", "Largest image, forward", "pixels", "higher", None, "within --fit"),
     MetricSpec("train_seconds", "Training time", "s", "lower", None, "all optimiser steps"),
-    MetricSpec("train_flops", "FLOPs, training", "PFLOP", "lower", None, "all optimiser steps"),
+    MetricSpec("train_flops", "FLOPs, training", "TFLOP", "lower", None, "all optimiser steps"),
     MetricSpec("energy_image", "Energy per image", "J", "lower", None, "GPU counter (NVML)"),
+    MetricSpec(
+        "energy_train_step", "Energy, training step", "J", "lower", None, "GPU counter (NVML)"
+    ),
+    MetricSpec("peak_gflops", "Matrix product", "GFLOP/s", "higher", None, "measured ceiling"),
+    MetricSpec("peak_bandwidth", "Copy", "GB/s", "higher", None, "measured ceiling"),
 )
 """What a network costs. FLOPs: 2 per real multiply-add, 8 per complex one, FFTs counted."""
 

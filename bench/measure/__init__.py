@@ -36,6 +36,7 @@ from bench.measure.memory import (
 from bench.measure.parameters import count_parameters
 from bench.measure.stock import STOCK_COUNTERS, StockCount, stock_flops
 from bench.measure.timing import Ratio, Timing, paired_ratio, time_interleaved
+from bench.measure.traffic import count_traffic
 from bench.measure.workload import Workload
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "commit",
     "count_flops",
     "count_parameters",
+    "count_traffic",
     "format_bytes",
     "gpu_energy_joules",
     "gpu_state",

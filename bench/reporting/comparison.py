@@ -26,10 +26,10 @@ from bench.reporting.tables import DIFFERENCE_NOTE, Table, format_difference, fo
 
 __all__ = ["Comparison", "compare_rows", "comparison_table", "select_rows"]
 
-_COUNTED = ("M", "GFLOP", "PFLOP")
+_COUNTED = ("M", "GFLOP", "TFLOP")
 """Units of what is counted, not measured: any difference is real."""
-_DIGESTS = ("training",)
-"""Settings that are digests of others: two seeds of one variant differ in them."""
+_DIGESTS = ("training", "timing")
+"""Digests of other settings, and the conditions of a timing: repeats of one variant differ."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from bench.efficiency import Flags, main
 from bench.records import RunFolder
 
 ROOT = Path(__file__).parents[2]
+FNO = ("backbone.width=8", "backbone.layers=2", "backbone.modes=12")
 TINY = ["--preset", "smoke", "--bands", "4", "--size", "24", "--rounds", "3", "--quiet"]
 METRICS = {
     "params", "flops_forward", "flops_executed", "flops_train_step", "flops_image",
@@ -34,6 +35,7 @@ def flags(**changes) -> Flags:
 
 def test_the_bill_of_one_backbone_from_another_folder(home, tmp_path, capsys):
     command = [sys.executable, str(ROOT / "bench" / "efficiency.py"), *TINY, "--json"]
+    command += ["--override", *FNO]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     rows = {row["metric"]: row for row in json.loads(done.stdout)}
@@ -55,7 +57,7 @@ def test_the_bill_of_one_backbone_from_another_folder(home, tmp_path, capsys):
     # The same request once more finds everything measured.
     folder = home / "runs" / "efficiency" / "sample-smoke"
     before = (folder / "rows.jsonl").read_bytes()
-    assert main(flags()) == ExitCode.OK
+    assert main(flags(override=FNO)) == ExitCode.OK
     assert (folder / "rows.jsonl").read_bytes() == before
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == str(folder / "report.html")

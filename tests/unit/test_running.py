@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from backbones.registry import BACKBONES
 from bench.config import (
@@ -42,7 +43,7 @@ from bench.running import (
 from bench.running.cost import CostGrid
 from bench.running.experiments import training_identity
 from bench.running.workloads import KINDS, build_workload, flops_per_image
-from bench.training import DivergedError, Progress
+from bench.training import Checkpoint, DivergedError, Progress
 
 experiments_module = sys.modules[train_experiment.__module__]
 TINY = ("backbone.width=8", "backbone.layers=2", "backbone.modes=4", "patch=32",
@@ -116,6 +117,8 @@ def test_finished_cells_are_not_redone(tmp_path):
     assert run([make_cell(n, calls=calls) for n in names], tmp_path) == ExitCode.OK
     assert run([make_cell(n, calls=calls) for n in "abc"], tmp_path) == ExitCode.OK
     assert calls == ["a", "b", "c"]
+    assert run([make_cell(n, calls=calls) for n in "abc"], tmp_path) == ExitCode.OK
+    assert calls == ["a", "b", "c"] and len(RunFolder(tmp_path).runs()) == 2
     assert run([make_cell("a", 7.0, calls)], tmp_path, force=True) == ExitCode.OK
     assert calls == ["a", "b", "c", "a"]
     assert {row.method: row.value for row in RunFolder(tmp_path).latest()}["a"] == 7.0
@@ -365,6 +368,9 @@ def test_equal_configs_train_once_and_stage_one_is_shared(dataset, workspace, mo
     assert len(trained_folders(workspace)) == 2
     assert first.histories.keys() == {"stage1", "stage2"} and first.seconds > 0
     assert not first.denoiser.training
+    prior = training_identity(tiny(), "stage1", dataset.fingerprint)
+    stored = load_file(Checkpoint(workspace.checkpoints, prior).folder / "weights.safetensors")
+    assert equal(first.denoiser.backbone.state_dict(), stored)
     second = train_experiment(tiny("adapters.rank=3"), dataset, workspace)
     assert len(trained_folders(workspace)) == 3
     assert equal(first.denoiser.backbone.state_dict(), second.denoiser.backbone.state_dict())

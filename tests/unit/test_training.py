@@ -239,17 +239,15 @@ def test_the_average_is_the_recursion_by_hand():
     for step in range(20):
         stepper(step, toy_batches()(step))
         current = {name: p.detach().double() for name, p in module.named_parameters()}
-        if expected is None:
-            expected = current  # the initialisation never counts
-            continue
-        decay = min(0.6, (1 + step) / (10 + step))
+        # The initialisation never counts.
+        decay = 0.0 if expected is None else min(0.6, (1 + step) / (10 + step))
         expected = {
-            name: decay * expected[name] + (1 - decay) * value for name, value in current.items()
+            name: decay * (expected or current)[name] + (1 - decay) * value
+            for name, value in current.items()
         }
-    averaged = dict(stepper.average.named_parameters())
-    for name, value in expected.items():
-        torch.testing.assert_close(averaged[name].double(), value, rtol=1e-5, atol=1e-6)
-        assert not torch.equal(averaged[name], dict(module.named_parameters())[name])
+        for name, value in stepper.average.named_parameters():
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+            assert torch.equal(value.double(), current[name]) is (step == 0), name
     assert torch.equal(stepper.average.norm.running_mean, module.norm.running_mean)
     assert not any(p.requires_grad for p in stepper.average.parameters())
 
