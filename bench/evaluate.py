@@ -64,10 +64,10 @@ def main(flags: Flags) -> int:
         check_experiment,
         default_folder,
         diffusion_cell,
-        experiments,
         method_cell,
         present,
         print_choices,
+        requested_experiments,
         run_cells,
         workspace,
     )
@@ -86,7 +86,7 @@ def main(flags: Flags) -> int:
         raise MissingError(f"data set {dataset.name} has no test set, reduced or full")
     evaluation = _evaluation(flags)
     cells = [method_cell(name, dataset, evaluation) for name in methods]
-    configs = [replace(config, evaluation=evaluation) for config in experiments(flags)]
+    configs = [replace(config, evaluation=evaluation) for config in requested_experiments(flags)]
     for config in configs:
         check_experiment(config, dataset.sensor.bands)
         cells.append(diffusion_cell(config, dataset, workspace(flags), {"preset": flags.preset}))

@@ -149,7 +149,7 @@ def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     from bench.fusion.diffusion import DiffusionFusion
     from bench.imaging import get_sensor
     from bench.running import build_network, check_experiment, experiments, workspace
-    from bench.running.layout import last_stage, stage_checkpoints
+    from bench.running.experiments import last_stage, stage_checkpoints
 
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
     bands, ratio = len(scene.ms), scene.pan.shape[1] // scene.ms.shape[1]

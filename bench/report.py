@@ -13,9 +13,7 @@ if not __package__:
 
 from tyro.conf import Positional
 
-from bench.config import ExitCode, run_command
-
-REPORTS = Path(__file__).resolve().parents[1] / "results" / "reports"
+from bench.config import ExitCode, results_home, run_command
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def main(flags: Flags) -> int:
     if not flags.results:
         raise UsageError("no result folder named, e.g. results/published")
     name = flags.results[0].resolve().name
-    out = flags.out or REPORTS / name
+    out = flags.out or results_home() / "reports" / name
     rows, runs = load_rows(*flags.results), load_runs(*flags.results)
     sections, paths = write_report(rows, runs, out, title=f"Results: {name}")
     if flags.json:

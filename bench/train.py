@@ -58,20 +58,20 @@ def main(flags: Flags) -> int:
     from bench.running import (
         check_experiment,
         default_folder,
-        experiments,
         print_choices,
+        requested_experiments,
         run_cells,
         workspace,
     )
     from bench.running.accuracy import training_cell
-    from bench.running.layout import stage_checkpoints
+    from bench.running.experiments import stage_checkpoints
 
     if flags.list:
         print_choices(flags)
         return ExitCode.OK
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
     place = workspace(flags)
-    configs = list(experiments(flags))
+    configs = list(requested_experiments(flags))
     if flags.scheme is not None:
         configs = [replace(config, scheme=flags.scheme) for config in configs]
     for config in configs:

@@ -35,10 +35,10 @@ def main(flags: Flags) -> int:
         check_experiment,
         default_folder,
         diffusion_cell,
-        experiments,
         method_cell,
         present,
         print_choices,
+        requested_experiments,
         run_cells,
         workspace,
     )
@@ -49,7 +49,7 @@ def main(flags: Flags) -> int:
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
     place = workspace(flags)
     grid = []
-    for base in experiments(flags):
+    for base in requested_experiments(flags):
         for modes in flags.modes:
             options = {**base.backbone_options, "modes": modes}
             config = replace(base, backbone_options=options)

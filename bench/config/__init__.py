@@ -12,6 +12,7 @@ from bench.config.experiment import (
 )
 from bench.config.hashing import as_plain, canonical_json, config_hash, derive_seed
 from bench.config.overrides import apply_overrides
+from bench.config.paths import results_home
 from bench.config.presets import DEPARTURES, PRESETS, experiment_preset, preset_seeds
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "derive_seed",
     "experiment_preset",
     "preset_seeds",
+    "results_home",
     "run_command",
 ]

@@ -3,7 +3,7 @@
 from bench.data.dataset import Dataset, Split, load_dataset
 from bench.data.files import SPLITS
 from bench.data.fused import check_fused_path, read_fused, write_fused
-from bench.data.sample import SAMPLES, results_home
+from bench.data.sample import SAMPLES
 from bench.data.wald import Simulated, simulate, simulate_pan
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "check_fused_path",
     "load_dataset",
     "read_fused",
-    "results_home",
     "simulate",
     "simulate_pan",
     "write_fused",

@@ -1,14 +1,13 @@
 """The shipped sample: a crop of one Sentinel-2 scene, as the data sets sample-4 and sample-8.
 
 The repository holds reference bands only (``sample/``, see the note there); the sets are built
-from them on first use, in a few seconds, under ``data`` of :func:`results_home`.
+from them on first use, in a few seconds, under ``data`` of :func:`bench.config.results_home`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,19 +18,17 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from bench.config import UsageError, canonical_json, config_hash, derive_seed
+from bench.config import UsageError, canonical_json, config_hash, derive_seed, results_home
 from bench.data.cutting import Area, Cutting, write_splits
 from bench.data.files import Header, is_current
 from bench.data.wald import block_mean, simulate_pan
 from bench.imaging import get_sensor
 
-__all__ = ["HOME_VARIABLE", "SAMPLES", "build_sample", "results_home"]
+__all__ = ["SAMPLES", "build_sample"]
 
 log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).resolve().parent / "sample"
-HOME_VARIABLE = "NODIFF_BENCH_HOME"
-"""Environment variable that names another folder than the repository's ``results``."""
 _VERSION = 1  # of the recipe: raise it when code below it changes what the files hold
 
 
@@ -67,23 +64,12 @@ SAMPLES = tuple(_RECIPES)
 """Names of the shipped data sets."""
 
 
-def results_home() -> Path:
-    """Return the folder that commands write to unless told otherwise.
-
-    It holds ``data`` (the sample's files, built here) and ``runs`` (result folders, and
-    ``runs/checkpoints``, the trained weights that all commands share): ``results`` of the
-    repository, or the folder that the environment variable ``NODIFF_BENCH_HOME`` names.
-    """
-    home = os.environ.get(HOME_VARIABLE)
-    return Path(home).expanduser() if home else Path(__file__).resolve().parents[2] / "results"
-
-
 def build_sample(name: str, cache: Path | None = None) -> Path:
     """Return the folder of a shipped data set, building its files where they are not up to date.
 
     Args:
         name: one of :data:`SAMPLES`.
-        cache: parent of the folder; ``data`` of :func:`results_home` when None.
+        cache: parent of the folder; ``data`` of :func:`bench.config.results_home` when None.
     """
     if name not in _RECIPES:
         raise UsageError(f"unknown sample {name!r}; expected one of {', '.join(SAMPLES)}")

@@ -8,16 +8,17 @@ from bench.running.experiments import (
     Workspace,
     build_network,
     check_experiment,
+    last_stage,
     load_backbone_file,
     resolve_device,
+    stage_checkpoints,
     train_experiment,
 )
-from bench.running.layout import REPOSITORY, default_folder, experiments, workspace
+from bench.running.layout import default_folder, requested_experiments, workspace
 from bench.running.presenting import present, print_choices
 from bench.running.runner import run_cells
 
 __all__ = [
-    "REPOSITORY",
     "Cell",
     "Context",
     "CostGrid",
@@ -27,13 +28,15 @@ __all__ = [
     "check_experiment",
     "default_folder",
     "diffusion_cell",
-    "experiments",
+    "last_stage",
     "load_backbone_file",
     "method_cell",
     "present",
     "print_choices",
+    "requested_experiments",
     "resolve_device",
     "run_cells",
+    "stage_checkpoints",
     "train_experiment",
     "workspace",
 ]

@@ -35,10 +35,11 @@ from bench.running.experiments import (
     Trained,
     Workspace,
     build_network,
+    last_stage,
+    stage_checkpoints,
     train_experiment,
     training_identity,
 )
-from bench.running.layout import last_stage, stage_checkpoints
 
 __all__ = ["diffusion_cell", "images_cell", "method_cell", "method_options", "training_cell"]
 

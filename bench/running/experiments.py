@@ -35,8 +35,10 @@ __all__ = [
     "Workspace",
     "build_network",
     "check_experiment",
+    "last_stage",
     "load_backbone_file",
     "resolve_device",
+    "stage_checkpoints",
     "train_experiment",
     "training_identity",
 ]
@@ -174,6 +176,24 @@ def training_identity(
     options = dataclasses.asdict(backbone.Config(**config.backbone_options))
     resolved = dataclasses.replace(config, backbone_options=options)
     return {"backbone_version": backbone.version, **resolved.stage_identity(stage, data)}
+
+
+def last_stage(config: ExperimentConfig) -> Literal["stage1", "stage2"]:
+    """Return the stage whose weights are the experiment's."""
+    return "stage1" if config.scheme == "one_stage" else "stage2"
+
+
+def stage_checkpoints(
+    config: ExperimentConfig, dataset: Dataset, workspace: Workspace
+) -> dict[str, Checkpoint]:
+    """Return the checkpoint of every stage an experiment trains, in order, trained yet or not."""
+    stages = ("stage1", "stage2") if config.scheme == "two_stage" else (last_stage(config),)
+    return {
+        stage: Checkpoint(
+            workspace.checkpoints, training_identity(config, stage, dataset.fingerprint)
+        )
+        for stage in stages
+    }
 
 
 def train_experiment(config: ExperimentConfig, dataset: Dataset, workspace: Workspace) -> Trained:

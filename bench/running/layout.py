@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from backbones.registry import BACKBONES
 from bench.config import (
@@ -14,26 +13,20 @@ from bench.config import (
     apply_overrides,
     experiment_preset,
     preset_seeds,
+    results_home,
 )
-from bench.data import Dataset, results_home
 from bench.running.experiments import (
     Workspace,
     load_backbone_file,
     resolve_device,
-    training_identity,
 )
-from bench.training import Checkpoint, Progress
+from bench.training import Progress
 
 __all__ = [
-    "REPOSITORY",
     "default_folder",
-    "experiments",
-    "last_stage",
-    "stage_checkpoints",
+    "requested_experiments",
     "workspace",
 ]
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def default_folder(flags: CommonFlags, protocol: str) -> Path:
@@ -53,7 +46,7 @@ def workspace(flags: CommonFlags) -> Workspace:
     )
 
 
-def experiments(flags: CommonFlags) -> Iterator[ExperimentConfig]:
+def requested_experiments(flags: CommonFlags) -> Iterator[ExperimentConfig]:
     """Yield one experiment for every backbone and seed of the flags, overrides applied."""
     if flags.backbone_module is not None:
         load_backbone_file(flags.backbone_module)
@@ -62,21 +55,3 @@ def experiments(flags: CommonFlags) -> Iterator[ExperimentConfig]:
         config = apply_overrides(config, flags.override)
         for seed in flags.seed or preset_seeds(flags.preset):
             yield replace(config, seed=seed)
-
-
-def last_stage(config: ExperimentConfig) -> Literal["stage1", "stage2"]:
-    """Return the stage whose weights are the experiment's."""
-    return "stage1" if config.scheme == "one_stage" else "stage2"
-
-
-def stage_checkpoints(
-    config: ExperimentConfig, dataset: Dataset, workspace: Workspace
-) -> dict[str, Checkpoint]:
-    """Return the checkpoint of every stage an experiment trains, in order, trained yet or not."""
-    stages = ("stage1", "stage2") if config.scheme == "two_stage" else (last_stage(config),)
-    return {
-        stage: Checkpoint(
-            workspace.checkpoints, training_identity(config, stage, dataset.fingerprint)
-        )
-        for stage in stages
-    }

@@ -31,11 +31,11 @@ from bench.running import (
     build_network,
     check_experiment,
     diffusion_cell,
-    experiments,
     load_backbone_file,
     method_cell,
     present,
     print_choices,
+    requested_experiments,
     resolve_device,
     run_cells,
     train_experiment,
@@ -254,7 +254,7 @@ def test_flags_become_experiments():
     flags = CommonFlags(
         backbone=("fno", "conv*"), preset="smoke", seed=(3, 4), override=("patch=32",)
     )
-    configs = list(experiments(flags))
+    configs = list(requested_experiments(flags))
     assert [(c.backbone, c.seed) for c in configs] == [
         (name, seed) for name in ("fno", "conv_unet", "convnext") for seed in (3, 4)
     ]
@@ -319,7 +319,7 @@ def user_module(tmp_path, monkeypatch):
 
 def test_a_users_backbone_runs_as_any_other(user_module, capsys):
     flags = CommonFlags(backbone=("mine",), preset="smoke", backbone_module=user_module, list=True)
-    (config,) = experiments(flags)
+    (config,) = requested_experiments(flags)
     check_experiment(config, 4)
     workload = build_workload(
         "step", "smoke", "mine", (), bands=4, size=16, batch=1, device="cpu",
