@@ -40,9 +40,9 @@ def main(flags: Flags) -> int:
         CostGrid,
         check_experiment,
         default_folder,
-        experiments,
         present,
         print_choices,
+        requested_experiments,
         run_cells,
         workspace,
     )
@@ -51,7 +51,7 @@ def main(flags: Flags) -> int:
         print_choices(flags)
         return ExitCode.OK
     bands = flags.bands or load_dataset(flags.dataset, sensor=flags.sensor).sensor.bands
-    configs = list({config.backbone: config for config in experiments(flags)}.values())
+    configs = list({config.backbone: config for config in requested_experiments(flags)}.values())
     for config in configs:
         check_experiment(config, bands, flags.size)
     grids = [
