@@ -39,6 +39,7 @@ __all__ = [
     "roofline",
     "save_figure",
     "scaling",
+    "styled",
     "training_curves",
 ]
 
@@ -60,7 +61,9 @@ EFFICIENCY_METRICS = ("flops_forward", "mem_peak_train", "latency_train_step", "
 Draw = Callable[..., Figure]
 
 
-def _styled(draw: Draw) -> Draw:
+def styled(draw: Draw) -> Draw:
+    """Draw in the house style, whatever the user's own settings are."""
+
     @functools.wraps(draw)
     def inside(*args: Any, **options: Any) -> Figure:
         with matplotlib.rc_context(_STYLE):
@@ -103,7 +106,7 @@ def colour_of(name: str, names: Sequence[str] = ()) -> str:
     return _COLOURS[order.index(name) % len(_COLOURS)]
 
 
-@_styled
+@styled
 def metrics_vs_setting(
     frame: pd.DataFrame,
     setting: str = "modes",
@@ -202,7 +205,7 @@ def _method_label(method: str, backbone: str | None = None) -> str:
     return f"{name}, {backbone}" if isinstance(backbone, str) and method != "pseudo_sr" else name
 
 
-@_styled
+@styled
 def feature_maps(
     features: Mapping[Any, np.ndarray],
     *,
@@ -268,7 +271,7 @@ def _log_amplitude(array: np.ndarray) -> np.ndarray:
     return np.log10(1 + np.fft.fftshift(amplitude))
 
 
-@_styled
+@styled
 def bar_panels(
     frame: pd.DataFrame,
     *,
@@ -342,7 +345,7 @@ def _captions(figure: Figure, title: str | None, note: str | None) -> None:
         figure.supxlabel(note, fontsize=8, x=0.01, ha="left")
 
 
-@_styled
+@styled
 def scaling(
     frame: pd.DataFrame,
     *,
@@ -412,7 +415,7 @@ def growth_exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return float(np.polyfit(2 * np.log(sizes), np.log(costs), 1)[0])
 
 
-@_styled
+@styled
 def pareto_scatter(
     points: pd.DataFrame,
     *,
@@ -471,7 +474,7 @@ def pareto_scatter(
     return figure
 
 
-@_styled
+@styled
 def roofline(
     points: pd.DataFrame,
     *,
@@ -530,7 +533,7 @@ def roofline(
     return figure
 
 
-@_styled
+@styled
 def training_curves(
     curves: Mapping[str, Mapping[str, np.ndarray]], *, title: str | None = None
 ) -> Figure:

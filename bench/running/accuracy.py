@@ -25,6 +25,7 @@ from bench.data import Dataset, Split
 from bench.diffusion import Diffusion
 from bench.fusion import FUSION_METHODS, create_method
 from bench.fusion.diffusion import DiffusionFusion
+from bench.imaging import Sensor
 from bench.measure import count_flops
 from bench.measure.parameters import count_parameters
 from bench.metrics import full_resolution, reduced_resolution
@@ -40,6 +41,7 @@ from bench.running.experiments import (
     train_experiment,
     training_identity,
 )
+from bench.running.workloads import training_flops
 
 __all__ = ["diffusion_cell", "images_cell", "method_cell", "method_options", "training_cell"]
 
@@ -295,7 +297,7 @@ def _evaluate(
         fused = torch.cat(images)
         rows += _index_rows(context, fused, split, dataset, name, evaluation)
         rows.append(_row(context, "latency_image", seconds, split=name, kind="cost", batch=1))
-        rows.append(_picture_row(context, fused, split, name))
+        rows.append(_picture_row(context, fused, split, name, dataset.sensor))
     return rows
 
 
@@ -407,7 +409,7 @@ def _training_rows(context: Context, trained: Trained) -> list[Row]:
 def _cost_rows(
     context: Context, config: ExperimentConfig, bands: int, trained: Trained
 ) -> list[Row]:
-    """Count parameters and the FLOPs of one denoising step; the same on every machine."""
+    """Count parameters and the FLOPs of a denoising step and of training: no machine's affair."""
     parameters = count_parameters(trained.denoiser)
     x = torch.empty(1, bands, config.patch, config.patch, device="meta")
     time_ = torch.empty(1, device="meta")
@@ -422,16 +424,27 @@ def _cost_rows(
             direction=METRIC_SPECS[metric].direction, size=config.patch, batch=1,
         )
         for metric, value in values.items()
+    ] + [
+        context.row(
+            kind="cost", metric="train_flops", unit="TFLOP", direction="lower",
+            value=training_flops(config, bands).canonical / 1e12,
+        )
     ]  # fmt: skip
 
 
-def _picture_row(context: Context, fused: Tensor, split: Split, name: str) -> Row:
+def _picture_row(context: Context, fused: Tensor, split: Split, name: str, sensor: Sensor) -> Row:
     """Keep the first image of a split, for figures."""
     path = context.artefact_path(f"fused-{name}")
     arrays = {"fused": fused[0], "lms": split.lms[0], "pan": split.pan[0]}
     if split.gt is not None:
         arrays["reference"] = split.gt[0]
-    np.savez_compressed(path, **{k: v.numpy().astype(np.float16) for k, v in arrays.items()})
+    # Everywhere but on WorldView-2 and 3 the bands begin with blue, green, red.
+    rgb = (4, 2, 1) if sensor.name in ("WV2", "WV3") else (2, 1, 0)
+    np.savez_compressed(
+        path,
+        rgb=np.minimum(rgb, sensor.bands - 1),
+        **{key: value.numpy().astype(np.float16) for key, value in arrays.items()},
+    )
     return context.row(
         kind="artefact", metric="fused", split=name, artefact=str(path.relative_to(context.folder))
     )
