@@ -21,10 +21,11 @@ def _picture(offset):
 def test_error_maps_share_one_scale_and_hold_the_mean_absolute_error():
     figure = fused_images({"exp": _picture(-0.02), "modes = 12": _picture(0.005)})
     panels = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in panels[:3]] == ["reference", "exp", "modes = 12"]
+    assert [axes.get_title(loc="left") for axes in panels[:3]] == ["reference", "exp", "modes = 12"]
     exp, ours = panels[4].images[0], panels[5].images[0]
     assert np.allclose(exp.get_array(), 0.02) and np.allclose(ours.get_array(), 0.005)
-    assert exp.get_clim() == ours.get_clim() == pytest.approx((0, 0.02))
+    assert exp.get_clim() == ours.get_clim()
+    assert exp.get_clim() == pytest.approx((0, 0.02))
 
 
 def test_natural_colours_take_the_named_bands():
