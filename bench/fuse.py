@@ -82,6 +82,8 @@ class Flags:
     uint16 where the MS file holds integers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; methods that are not networks run on the CPU."""
+    compile: bool = False
+    """Compile the denoiser first: a minute or more for each tile size; a gain is not certain."""
     force: bool = False
     """Replace an existing --out."""
     quiet: bool = False
@@ -148,7 +150,7 @@ def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     from bench.diffusion import Diffusion
     from bench.fusion.diffusion import DiffusionFusion
     from bench.imaging import get_sensor
-    from bench.running import build_network, check_experiment, experiments, workspace
+    from bench.running import build_network, check_experiment, requested_experiments, workspace
     from bench.running.experiments import last_stage, stage_checkpoints
 
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
@@ -171,7 +173,7 @@ def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
         device=flags.device,
         quiet=flags.quiet,
     )
-    configs = list(experiments(common))
+    configs = list(requested_experiments(common))
     if len(configs) != 1:
         names = ", ".join(config.backbone for config in configs)
         raise UsageError(f"--backbone {flags.backbone} is {names}; expected one")
@@ -186,7 +188,12 @@ def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     for note in dataset.notes:
         log.info("trained on %s: %s", dataset.name, note)
     fusion = DiffusionFusion(
-        network, Diffusion(config.diffusion), config.sampler, device=place.device, seed=flags.seed
+        network,
+        Diffusion(config.diffusion),
+        config.sampler,
+        device=place.device,
+        seed=flags.seed,
+        compile=flags.compile,
     )
     return fusion, sensor
 

@@ -173,7 +173,8 @@ class SpectralConv2d(nn.Module):
             low_rank: increment of the mode weights, applied factorised (never as a per-sample
                 weight) before the one inverse transform.
             base: (B, C_out, H, W) to be added to the result; the ``dft`` form folds the sum
-                into its last product.
+                into its last product, and where no gradient is recorded takes the memory of
+                ``base`` for the result.
 
         Raises:
             ValueError: H or W below ``2 * modes``.
@@ -229,11 +230,10 @@ class SpectralConv2d(nn.Module):
             if base is None:
                 y = dft.back_width @ columns
             else:
-                y = torch.baddbmm(
-                    base.permute(0, 2, 3, 1).reshape(batch * height, width, out),
-                    dft.back_width.expand(batch * height, -1, -1),
-                    columns.flatten(0, 1),
-                ).view(batch, height, width, out)
+                rows = base.permute(0, 2, 3, 1).reshape(batch * height, width, out)
+                add_product = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
+                back = dft.back_width.expand(batch * height, -1, -1)
+                y = add_product(rows, back, columns.flatten(0, 1)).view(batch, height, width, out)
             return y.permute(0, 3, 1, 2)
         y = columns.permute(0, 3, 1, 2) @ dft.back_width.t()
         return y if base is None else y + base

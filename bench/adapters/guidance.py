@@ -55,4 +55,4 @@ class GuidanceAdapter(nn.Module):
     def forward(self, detail_part: Tensor, feature: Tensor) -> Tensor:
         """Return F + G, the shape of ``feature`` (B, C, h, w)."""
         feature = feature.contiguous(memory_format=torch.channels_last)
-        return feature + self.mix(detail_part + self.from_feature(feature))
+        return feature + self.mix(self.from_feature(feature).add_(detail_part))

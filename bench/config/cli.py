@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from backbones import UnknownNameError
+from bench.config.allocator import keep_freed_memory
 from bench.config.errors import BenchError, ExitCode, UsageError
 
 __all__ = ["CommonFlags", "run_command"]
@@ -60,6 +61,7 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
     # Before torch loads its thread pool: threads that spin while they wait for each other make a
     # training step 20 times slower beside one busy neighbour; this little costs nothing alone.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    keep_freed_memory()
     import tyro
 
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)

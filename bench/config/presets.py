@@ -56,10 +56,10 @@ _LAPTOP = ExperimentConfig(
     adapters=AdapterConfig(predictor_width=20, predictor_loss=1.0),
     sampler=SamplerConfig(steps=10, tile=64, overlap=8, batch=16),
     stage1=StageConfig(
-        steps=250, batch=8, learning_rate=4e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
+        steps=200, batch=8, learning_rate=4e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
     ),
     stage2=StageConfig(
-        steps=300, batch=8, learning_rate=4e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
+        steps=250, batch=8, learning_rate=4e-3, schedule="cosine", warmup=0.1, ema_decay=0.98
     ),
 )
 

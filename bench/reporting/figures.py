@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +32,7 @@ from bench.reporting.tables import HEADLINE, format_number
 
 __all__ = [
     "bar_panels",
+    "captions",
     "colour_of",
     "feature_maps",
     "metrics_vs_setting",
@@ -169,11 +171,11 @@ def metrics_vs_setting(
         labels,
         loc="outside lower left",
         ncols=4,
-        title="\n".join(filter(None, [said, note])),
+        title=_wrapped(figure, " ".join(filter(None, [said, note]))),
         title_fontsize=8,
         alignment="left",
     )
-    _captions(figure, title, None)
+    captions(figure, title, None)
     return figure
 
 
@@ -325,7 +327,8 @@ def bar_panels(
         axes.set_xlim(0, 1.45 * np.nanmax([*rows["center"], *rows["high"].dropna(), 1e-12]))
         axes.set_title(metric_header(metric, frame[frame["metric"] == metric]))
         axes.grid(False, axis="y")
-    _captions(figure, title, " ".join(filter(None, ["Medians and quartiles.", note])))
+    said = "Medians and quartiles; ×: times the smallest."
+    captions(figure, title, " ".join(filter(None, [said, note])))
     return figure
 
 
@@ -338,11 +341,17 @@ def _label_logarithmic(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _captions(figure: Figure, title: str | None, note: str | None) -> None:
+def captions(figure: Figure, title: str | None, note: str | None) -> None:
+    """Write the title above and the note below all panels, both from the left edge."""
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     if note:
-        figure.supxlabel(note, fontsize=8, x=0.01, ha="left")
+        figure.supxlabel(_wrapped(figure, note), fontsize=8, x=0.01, ha="left")
+
+
+def _wrapped(figure: Figure, text: str) -> str:
+    """Break small print where the figure ends."""
+    return textwrap.fill(text, width=int(16 * figure.get_figwidth()))
 
 
 @styled
@@ -398,12 +407,14 @@ def scaling(
         axes.set_yscale("log")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
         _label_logarithmic(axes.yaxis)
         axes.set_xlabel("image side (pixels)")
         axes.set_title(metric_header(metric, frame[frame["metric"] == metric]))
         axes.legend(loc="upper left")
     failures = "× at the top: out of memory or time." if (summary["status"] != "ok").any() else None
-    _captions(figure, title, " ".join(filter(None, [failures, note])))
+    captions(figure, title, " ".join(filter(None, [failures, note])))
     return figure
 
 
@@ -453,7 +464,7 @@ def pareto_scatter(
             point[quality],
             yerr=point.get(f"{quality}_std"),
             marker="o",
-            color=colour_of(point[labels], names),
+            color=colour_of(point.get("backbone", point[labels]), names),
             alpha=1.0 if on_front else 0.45,
         )
         axes.annotate(
@@ -470,7 +481,7 @@ def pareto_scatter(
     axes.set_xlabel(metric_header(cost))
     axes.set_ylabel(metric_header(quality))
     axes.legend(loc="best")
-    _captions(figure, title, note)
+    captions(figure, title, note)
     return figure
 
 
@@ -502,14 +513,14 @@ def roofline(
     x = np.array([low, ridge, high])
     axes.plot(x, np.minimum(peak_gflops, bandwidth_gbs * x), color="black", label="ceiling")
     names = list(points["label"])
-    for point in points.itertuples():
+    for rank, point in enumerate(points.sort_values("intensity").itertuples()):
         colour = colour_of(point.label, names)
         ceiling = min(peak_gflops, bandwidth_gbs * point.intensity)
         axes.plot(point.intensity, point.gflops, "o", color=colour)
         axes.annotate(
             f"{point.label} ({point.gflops / ceiling:.0%})",
             (point.intensity, point.gflops),
-            xytext=(6, -3),
+            xytext=(5, -11 if rank % 2 else 5),  # neighbours at one height stay apart
             textcoords="offset points",
             fontsize=8,
         )
@@ -529,7 +540,7 @@ def roofline(
     axes.margins(y=0.15)
     _label_logarithmic(axes.xaxis)
     _label_logarithmic(axes.yaxis)
-    _captions(figure, title, " ".join(filter(None, ["In brackets: share of the ceiling.", note])))
+    captions(figure, title, " ".join(filter(None, ["In brackets: share of the ceiling.", note])))
     return figure
 
 
@@ -556,5 +567,5 @@ def training_curves(
         axes.set_xlabel("optimiser step")
         axes.legend()
     panels[0].set_ylabel("loss (L1)")
-    _captions(figure, title, None)
+    captions(figure, title, None)
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.config.errors import UsageError
-from bench.reporting.figures import styled
+from bench.reporting.figures import captions, styled
 
 __all__ = ["fused_images"]
 
@@ -65,10 +65,7 @@ def fused_images(
     bar = figure.colorbar(shown, ax=panels[1].tolist(), shrink=0.9, pad=0.02)
     bar.set_label("mean absolute error")
     bar.outline.set_visible(False)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    if note:
-        figure.supxlabel(note, x=0.01, ha="left", fontsize=8)
+    captions(figure, title, note)
     return figure
 
 

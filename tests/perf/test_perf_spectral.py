@@ -1,6 +1,6 @@
 """Speed of the spectral convolution as ratios to a baseline timed in the same run.
 
-The gates lie well below what was measured (2.5 to 4 against neuraloperator on an AVX-512 core), so
+The gates lie well below what was measured (2 to 5 against neuraloperator on an AVX-512 core), so
 that they fail when something broke and not when the machine is busy.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from backbones import create_backbone
 from backbones.contract import LowRank
@@ -30,18 +32,47 @@ def image(batch, channels, side):
     return torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
 
 
+@pytest.fixture
+def peer():
+    """neuraloperator's layer with our kept modes: (channels) -> module."""
+    layer = pytest.importorskip("neuralop.layers.spectral_convolution").SpectralConv
+    return lambda channels: layer(channels, channels, (2 * MODES, 2 * MODES - 2), bias=False)
+
+
 @pytest.mark.parametrize(("channels", "batch", "side", "gate"), CASES)
-def test_faster_than_neuraloperator(benchmark, channels, batch, side, gate):
-    peer = pytest.importorskip("neuralop.layers.spectral_convolution").SpectralConv
-    same_modes = (2 * MODES, 2 * MODES - 2)
+def test_faster_than_neuraloperator(speedup, peer, channels, batch, side, gate):
     x = image(batch, channels, side)
     ours = make_step(SpectralConv2d(channels, channels, MODES), x)
-    theirs = make_step(peer(channels, channels, same_modes, bias=False), x.detach().contiguous())
-    timings = time_interleaved({"ours": ours, "theirs": theirs}, rounds=7, min_sample_s=0.01)
-    ratio = paired_ratio(timings["theirs"], timings["ours"])
-    benchmark.extra_info["ratio_to_neuraloperator"] = ratio.median
-    benchmark.pedantic(ours, rounds=5)
-    assert ratio.median > gate
+    theirs = make_step(peer(channels), x.detach().contiguous())
+    assert speedup(ours, theirs).median > gate
+
+
+class PeerLayer(nn.Module):
+    """An FNO layer as one writes it around neuraloperator's convolution."""
+
+    def __init__(self, spectral, width):
+        super().__init__()
+        self.spectral = spectral
+        self.pointwise = nn.Conv2d(width, width, 1)
+        self.time = nn.Linear(width, width, bias=False)
+
+    def forward(self, x, embedding, low_rank):
+        x = x.contiguous()
+        shift = self.time(embedding)[:, :, None, None]
+        return F.gelu(self.spectral(x) + self.pointwise(x) + shift)
+
+
+@pytest.mark.parametrize("channels", [32, 64])
+def test_training_step_is_faster_than_with_neuraloperator(speedup, peer, channels):
+    ours, theirs = (create_backbone("fno", 4, 4, width=channels, layers=4) for _ in range(2))
+    theirs.layers = nn.ModuleList(PeerLayer(peer(channels), channels) for _ in range(4))
+    x, time, cond = torch.randn(4, 4, 64, 64), torch.rand(4), torch.rand(4, 4, 64, 64)
+
+    def step(net):
+        parameters = list(net.parameters())
+        return lambda: torch.autograd.grad(net(x, time, cond).square().mean(), parameters)
+
+    assert speedup(step(ours), step(theirs)).median > 1.3
 
 
 @pytest.mark.parametrize(("side", "modes"), [(32, 8), (64, 12), (64, 32), (128, 12)])
@@ -54,7 +85,7 @@ def test_auto_takes_about_the_fastest_form(side, modes):
         assert paired_ratio(timings["auto"], timings[form]).median < 1.25
 
 
-def test_low_rank_increment_costs_little_of_a_training_step(benchmark):
+def test_low_rank_increment_costs_little_of_a_training_step(speedup):
     """Frozen denoiser, rank 8: the step with increments against the step without."""
     channels, batch, rank = 32, 8, 8
     net = create_backbone("fno", 4, 4, width=channels, layers=2).requires_grad_(False)
@@ -85,16 +116,10 @@ def test_low_rank_increment_costs_little_of_a_training_step(benchmark):
         out = net(x, time, cond, adapt=Increments())
         torch.autograd.grad(out.square().mean(), [cond, *leaves])
 
-    timings = time_interleaved(
-        {"without": without, "with": with_increments}, rounds=7, min_sample_s=0.01
-    )
-    ratio = paired_ratio(timings["with"], timings["without"])
-    benchmark.extra_info["ratio_to_no_increment"] = ratio.median
-    benchmark.pedantic(with_increments, rounds=5)
-    assert ratio.median < 1.5
+    assert speedup(with_increments, without).median > 1 / 1.5
 
 
-def test_denoiser_step_is_faster_than_with_the_textbook_form(benchmark):
+def test_denoiser_step_is_faster_than_with_the_textbook_form(speedup):
     net = create_backbone("fno", 4, 4, width=32, layers=2)
     x, time, cond = torch.randn(4, 4, 64, 64), torch.rand(4), torch.rand(4, 4, 64, 64)
 
@@ -105,8 +130,4 @@ def test_denoiser_step_is_faster_than_with_the_textbook_form(benchmark):
         with spectral_form(net, "textbook"):
             step()
 
-    timings = time_interleaved({"ours": step, "textbook": textbook}, rounds=7, min_sample_s=0.01)
-    ratio = paired_ratio(timings["textbook"], timings["ours"])
-    benchmark.extra_info["ratio_to_textbook"] = ratio.median
-    benchmark.pedantic(step, rounds=5)
-    assert ratio.median > 1.2
+    assert speedup(step, textbook).median > 1.2
