@@ -43,9 +43,16 @@ def ablation_modes(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def efficiency(session: nox.Session) -> None:
-    """FLOPs, memory and time of the backbones."""
+    """Figure 2: FLOPs, memory and time of the backbones; growth, roofline, Pareto front."""
     prepare(session)
-    session.run("python", "bench/efficiency.py", *(session.posargs or ("--backbone", "*")))
+    session.run("python", "protocols/efficiency.py", *session.posargs)
+
+
+@nox.session(default=False)
+def perf(session: nox.Session) -> None:
+    """Speed as ratios to baselines in the same run; says what got slower since the last one."""
+    prepare(session, "test")
+    session.run("pytest", "tests/perf", "--benchmark-autosave", *session.posargs)
 
 
 @nox.session(default=False)

@@ -11,7 +11,7 @@ if not __package__:
 
 from bench.config import CommonFlags, ExitCode, UsageError, run_command
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,18 @@ class Flags(CommonFlags):
     threads: int = 1
     """CPU threads; with one, times are CPU time, which a busy neighbour cannot lengthen."""
     timeout: float = 600.0
-    """Seconds after which a measurement of memory is given up."""
+    """Seconds after which a measurement of one backbone is given up; a row says so."""
+    fit: str | None = None
+    """Memory, e.g. 8GiB: also find the largest training batch and image within it, to 5 %."""
+    modules: bool = False
+    """Also show FLOPs by module."""
     stock: bool = False
-    """Also ask a stock FLOP counter, to see what it leaves out."""
+    """Also ask stock FLOP counters, to see what they leave out."""
 
 
 def main(flags: Flags) -> int:
     from bench.data import load_dataset
+    from bench.measure import parse_bytes
     from bench.running import (
         CostGrid,
         check_experiment,
@@ -52,8 +57,11 @@ def main(flags: Flags) -> int:
         return ExitCode.OK
     bands = flags.bands or load_dataset(flags.dataset, sensor=flags.sensor).sensor.bands
     configs = list({config.backbone: config for config in requested_experiments(flags)}.values())
+    if flags.fit is not None:
+        parse_bytes(flags.fit)
     for config in configs:
-        check_experiment(config, bands, flags.size)
+        check_experiment(config, bands)
+    place = workspace(flags)
     grids = [
         CostGrid(
             experiments=configs,
@@ -63,18 +71,25 @@ def main(flags: Flags) -> int:
             bands=bands,
             size=size,
             batch=batch,
-            device=workspace(flags).device,
+            device=place.device,
             threads=flags.threads,
             rounds=flags.rounds,
             timeout=flags.timeout,
             stock=flags.stock,
+            modules=flags.modules,
+            fit=flags.fit,
+            progress=place.progress,
         )
         for size in flags.size
         for batch in flags.batch
     ]
+    for grid in grids:
+        misfits = [grid.misfit(config) for config in configs]
+        if all(misfits):  # what only some do not take is a row of theirs
+            raise UsageError(misfits[0])
     cells = [cell for grid in grids for cell in grid.cells()]
     if not cells:
-        raise UsageError("nothing to measure: --backbone, --size and --batch need a value each")
+        raise UsageError("nothing to measure: --size and --batch need a value each")
     folder = default_folder(flags, "efficiency")
     code = run_cells(
         cells,

@@ -19,7 +19,9 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["count_traffic"]
 
-_NOTHING = frozenset({"_unsafe_view", "detach", "empty", "empty_like", "empty_strided", "new_empty"})
+_NOTHING = frozenset(
+    {"_unsafe_view", "detach", "empty", "empty_like", "empty_strided", "new_empty"}
+)
 """Operators that move no data and whose schema does not say so."""
 
 

@@ -2,7 +2,7 @@
 
 from bench.running.accuracy import diffusion_cell, method_cell
 from bench.running.cells import Cell, Context
-from bench.running.cost import CostGrid
+from bench.running.cost import CostGrid, ceilings_cell
 from bench.running.experiments import (
     Trained,
     Workspace,
@@ -25,6 +25,7 @@ __all__ = [
     "Trained",
     "Workspace",
     "build_network",
+    "ceilings_cell",
     "check_experiment",
     "default_folder",
     "diffusion_cell",

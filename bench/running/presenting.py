@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backbones import list_backbones
 from bench.config import DEPARTURES, CommonFlags
@@ -12,8 +13,10 @@ from bench.data import SAMPLES
 from bench.fusion import list_methods
 from bench.records import RunFolder, load_runs
 from bench.records.schema import encode_row
-from bench.reporting.build import write_report
 from bench.running.experiments import load_backbone_file
+
+if TYPE_CHECKING:
+    from bench.reporting.html import Section
 
 __all__ = ["present", "print_choices"]
 
@@ -37,7 +40,14 @@ def print_choices(flags: CommonFlags) -> None:
             print(f"  {name}" + (f": {names[name]}" if isinstance(names, dict) else ""))
 
 
-def present(folder: Path, cells: Collection[str], title: str, *, as_json: bool = False) -> None:
+def present(
+    folder: Path,
+    cells: Collection[str],
+    title: str,
+    *,
+    as_json: bool = False,
+    more: Iterable[Section] = (),
+) -> None:
     """Write CSV, tables, figures and report of ``cells`` into the run folder, and print them.
 
     Args:
@@ -45,10 +55,14 @@ def present(folder: Path, cells: Collection[str], title: str, *, as_json: bool =
         cells: ids of the cells the command asked for; the folder may hold others.
         title: of the report.
         as_json: print the rows as a JSON array instead of tables and the report's path.
+        more: sections of the report that are made from other rows than the cells'.
     """
+    # Here, because fresh processes that measure memory import this package and draw nothing.
+    from bench.reporting.build import write_report
+
     rows = [row for row in RunFolder(folder).latest() if row.cell_id in cells]
     runs = load_runs(folder) if rows else {}  # other processes may have yet to finish a cell
-    sections, paths = write_report(rows, runs, folder, title=title)
+    sections, paths = write_report(rows, runs, folder, title=title, more=more)
     if as_json:
         print(json.dumps([json.loads(encode_row(row)) for row in rows], indent=1))
         return

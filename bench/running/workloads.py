@@ -1,4 +1,4 @@
-"""What a cost cell measures, by name: builders that a fresh process can call."""
+"""What a cost cell measures: builders that a fresh process can call, and counts without running."""
 
 from __future__ import annotations
 
@@ -10,19 +10,28 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from backbones.layers.spectral import SpectralConv2d, choose_form
 from backbones.registry import BACKBONES
 from bench.adapters import AdaptedDenoiser
 from bench.config import ExperimentConfig, apply_overrides, experiment_preset
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
 from bench.imaging import get_sensor
-from bench.measure import Flops, Workload, count_flops
+from bench.measure import FlopReport, Flops, Workload, count_flops
 from bench.running.experiments import build_network, load_backbone_file
-from bench.training import Batch, PlainObjective, Stepper
+from bench.training import AdaptedObjective, Batch, PlainObjective, Stepper
 
-__all__ = ["BUILDER", "KINDS", "Kind", "build_workload", "flops_per_image"]
+__all__ = [
+    "BUILDER",
+    "KINDS",
+    "Kind",
+    "build_workload",
+    "count_work",
+    "flops_per_image",
+    "training_flops",
+]
 
-Kind = Literal["forward", "train_step", "step", "image"]
+Kind = Literal["forward", "train_step", "adapt_step", "step", "image"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BUILDER = f"{__name__}:build_workload"
 """The builder, as a fresh process is told it."""
@@ -45,9 +54,10 @@ def build_workload(
 
     Args:
         kind: ``forward`` - one evaluation of the bare backbone conditioned on H; ``train_step`` -
-            one iteration of the training loop on it (stage I); ``step`` - one denoising step of
-            the adapted network (stage II), its conditional parts folded; ``image`` - a whole
-            fused image with the preset's sampler and tiles.
+            one iteration of the training loop on it (stage I); ``adapt_step`` - one of stage II,
+            auxiliary predictor and adapters included; ``step`` - one denoising step of the
+            adapted network, its conditional parts folded; ``image`` - whole fused images with the
+            preset's sampler and tiles.
         preset, backbone, overrides, backbone_module: the experiment, as on the command line.
         bands: s.
         size: H = W of the image, PAN pixels.
@@ -64,7 +74,7 @@ def build_workload(
         make = _forward if kind == "forward" else _train_step
     else:
         network = build_network(config, bands).to(place).eval()
-        make = _step if kind == "step" else _image
+        make = {"adapt_step": _adapt_step, "step": _step, "image": _image}[kind]
     return make(network, config, bands, size, batch, place)
 
 
@@ -112,17 +122,40 @@ def _train_step(
     return Workload(partial(stepper, 0, images), network, optimizer=stepper.optimizer)
 
 
-def _conditioned(
-    network: nn.Module, bands: int, size: int, batch: int, device: torch.device
-) -> tuple[Tensor, Tensor, object]:
-    """Return (x, time, what the network is conditioned on)."""
-    x = _images(batch, bands, size, device)
+def _adapt_step(
+    network: nn.Module,
+    config: ExperimentConfig,
+    bands: int,
+    size: int,
+    batch: int,
+    device: torch.device,
+) -> Workload:
+    objective = AdaptedObjective(Diffusion(config.diffusion), config.adapters.predictor_loss)
+    stepper = Stepper(network.train(), objective, config.stage2, seed=0)
+    images = Batch(*(_images(batch, c, size, device) for c in (bands, bands, 1)))
+    return Workload(partial(stepper, 0, images), network, optimizer=stepper.optimizer)
+
+
+def _folded(
+    network: nn.Module, bands: int, rows: int, columns: int, batch: int, device: torch.device
+) -> tuple[partial, partial]:
+    """Return what a sampler calls once per window, and what it calls at every step."""
+    x = torch.rand(batch, bands, rows, columns, device=device)
     time = torch.full((batch,), 0.5, device=device)
     with torch.no_grad():
         if isinstance(network, AdaptedDenoiser):
-            detail, image = network.predictor(_images(batch, 1, size, device), x)
-            return x, time, network.condition(image, detail)
-    return x, time, _images(batch, network.cond_channels, size, device)
+            detail, image = network.predictor(x[:, :1], x)
+            once = partial(network.condition, image, detail)
+            return once, partial(network, x, time, once())
+        cond = torch.rand(batch, network.cond_channels, rows, columns, device=device)
+        if not hasattr(network, "condition"):
+            return partial(_nothing), partial(network, x, time, cond)
+        once = partial(network.condition, cond)
+        return once, partial(network, x, time, cond, cond_part=once())
+
+
+def _nothing() -> None:
+    """What there is to do once for a network without a conditional half."""
 
 
 def _step(
@@ -133,8 +166,8 @@ def _step(
     batch: int,
     device: torch.device,
 ) -> Workload:
-    inputs = _conditioned(network, bands, size, batch, device)
-    return Workload(_inference(partial(network, *inputs)), network, inputs)
+    _, step = _folded(network, bands, size, size, batch, device)
+    return Workload(_inference(step), network)
 
 
 def _image(
@@ -156,37 +189,105 @@ def _image(
     return Workload(call, network)
 
 
-def flops_per_image(config: ExperimentConfig, bands: int, size: int) -> Flops:
+def count_work(
+    kind: Kind,
+    config: ExperimentConfig,
+    bands: int,
+    size: int,
+    batch: int = 1,
+    device: torch.device | str = "cpu",
+) -> FlopReport:
+    """Count the FLOPs of one ``forward``, ``train_step``, ``adapt_step`` or ``step``.
+
+    Loss, clipping, optimiser and averaging are elementwise and free by the counter's convention.
+
+    Args:
+        kind: as of :func:`build_workload`; ``image`` is :func:`flops_per_image`.
+        config: the experiment.
+        bands: s.
+        size: H = W, PAN pixels.
+        batch: images at once.
+        device: where it would run: spectral layers choose their executed form by it.
+    """
+    if kind == "image":
+        raise ValueError("kind 'image': expected one call of a network; see flops_per_image")
+    stage = "stage1" if kind in ("forward", "train_step") else "stage2"
+    network = _meta_network(config, bands, stage, size, torch.device(device))
+    meta = torch.device("meta")
+    if kind == "step":
+        return count_flops(_folded(network, bands, size, size, batch, meta)[1])
+    x = _images(batch, bands, size, meta)
+    time = torch.empty(batch, device=meta)
+    if kind == "adapt_step":
+        pan = _images(batch, 1, size, meta)
+        return count_flops(_adapted_output, network, x, time, pan, x, backward=True)
+    cond = _images(batch, network.cond_channels, size, meta)
+    return count_flops(network, x, time, cond, backward=kind == "train_step")
+
+
+def _adapted_output(
+    network: AdaptedDenoiser, x: Tensor, time: Tensor, pan: Tensor, lms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the loss of stage II looks at."""
+    detail, image = network.predictor(pan, lms)
+    return network(x, time, network.condition(image, detail)), image
+
+
+def _meta_network(
+    config: ExperimentConfig, bands: int, stage: str, side: int, device: torch.device
+) -> nn.Module:
+    """Build a network on the meta device whose spectral layers run as they would on ``device``."""
+    with torch.device("meta"):
+        network = build_network(config, bands, stage=stage)
+    for layer in network.modules():
+        if isinstance(layer, SpectralConv2d) and layer.form == "auto":
+            layer.form = choose_form(side, side, layer.modes, device)
+    return network
+
+
+def flops_per_image(
+    config: ExperimentConfig, bands: int, size: int, device: torch.device | str = "cpu"
+) -> Flops:
     """FLOPs of one fused image: predictor once, conditional parts per tile, every step.
 
     Args:
         config: the experiment; its sampler gives steps and tiles.
         bands: s.
         size: H = W, PAN pixels.
+        device: as of :func:`count_work`.
     """
-    device = torch.device("meta")
-    with device:
-        network = build_network(config, bands).eval()
-    fusion = DiffusionFusion(network, Diffusion(config.diffusion), config.sampler, device=device)
+    meta = torch.device("meta")
+    side = min(config.sampler.tile or size, size)
+    network = _meta_network(config, bands, "stage2", side, torch.device(device)).eval()
+    fusion = DiffusionFusion(network, Diffusion(config.diffusion), config.sampler, device=meta)
     rows, columns, corners = fusion.tile_plan(size, size)
+    fold, step = map(count_flops, _folded(network, bands, rows, columns, 1, meta))
+    predictor = None
+    if isinstance(network, AdaptedDenoiser):
+        whole = (_images(1, 1, size, meta), _images(1, bands, size, meta))
+        predictor = count_flops(network.predictor, *whole)
 
-    def empty(channels: int, shape: tuple[int, int]) -> Tensor:
-        return torch.empty(1, channels, *shape, device=device)
+    def total(reading: str) -> int:
+        once, window, each = (getattr(report, reading, 0) for report in (predictor, fold, step))
+        return once + len(corners) * (window + config.sampler.steps * each)
 
-    x, time = empty(bands, (rows, columns)), torch.empty(1, device=device)
-    tiles, steps = len(corners), config.sampler.steps
-    if not isinstance(network, AdaptedDenoiser):
-        cond = empty(network.cond_channels, (rows, columns))
-        step = count_flops(network, x, time, cond)
-        return Flops(*(tiles * steps * getattr(step, kind) for kind in Flops._fields))
-    whole = (size, size)
-    predictor = count_flops(network.predictor, empty(1, whole), empty(bands, whole))
-    detail = empty(config.adapters.predictor_width, (rows, columns))
-    fold = count_flops(network.condition, x, detail)
-    step = count_flops(network, x, time, network.condition(x, detail))
+    return Flops(*map(total, Flops._fields))
+
+
+def training_flops(config: ExperimentConfig, bands: int) -> Flops:
+    """FLOPs of a whole training: every optimiser step of every stage, at the preset's batches.
+
+    Args:
+        config: the experiment.
+        bands: s.
+    """
+    plan: list[tuple[Kind, int, int]] = []
+    if config.scheme != "joint":
+        plan.append(("train_step", config.stage1.steps, config.stage1.batch))
+    if config.scheme != "one_stage":
+        steps = config.stage2.steps + (config.stage1.steps if config.scheme == "joint" else 0)
+        plan.append(("adapt_step", steps, config.stage2.batch))
+    counts = [(n, count_work(kind, config, bands, config.patch, b)) for kind, n, b in plan]
     return Flops(
-        *(
-            getattr(predictor, kind) + tiles * (getattr(fold, kind) + steps * getattr(step, kind))
-            for kind in Flops._fields
-        )
+        *(sum(n * getattr(report, reading) for n, report in counts) for reading in Flops._fields)
     )

@@ -17,9 +17,11 @@ ROOT = Path(__file__).parents[2]
 FNO = ("backbone.width=8", "backbone.layers=2", "backbone.modes=12")
 TINY = ["--preset", "smoke", "--bands", "4", "--size", "24", "--rounds", "3", "--quiet"]
 METRICS = {
-    "params", "flops_forward", "flops_executed", "flops_train_step", "flops_image",
-    "mem_peak_forward", "mem_peak_train",
-    "latency_forward", "latency_train_step", "latency_step", "latency_image",
+    "params", "flops_forward", "flops_executed", "flops_step", "flops_image",
+    "flops_train_step", "flops_adapt_step", "traffic_forward",
+    "mem_peak_forward", "mem_tensors_forward", "mem_peak_train", "mem_tensors_train",
+    "mem_weights", "mem_gradients", "mem_optimizer", "mem_activations", "mem_peak_adapt",
+    "latency_forward", "latency_train_step", "latency_adapt_step", "latency_step", "latency_image",
 }  # fmt: skip
 
 

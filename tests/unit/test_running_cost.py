@@ -1,0 +1,324 @@
+"""The bill: counts against a direct count of what really runs, and failures that stay rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from backbones import load_backbone_module
+from backbones.registry import BACKBONES
+from bench.config import apply_overrides, experiment_preset
+from bench.diffusion import Diffusion
+from bench.fusion.diffusion import DiffusionFusion
+from bench.imaging import get_sensor
+from bench.measure import (
+    Ceilings,
+    Fit,
+    FlopCounter,
+    MemoryReport,
+    MemoryUse,
+    StockCount,
+    count_traffic,
+)
+from bench.records import Row, RunFolder
+from bench.reporting.build import quality_sections
+from bench.running import CostGrid, build_network, ceilings_cell, cost, present, run_cells
+from bench.running.workloads import (
+    build_workload,
+    count_work,
+    flops_per_image,
+    training_flops,
+)
+
+BANDS = 4
+TINY = {
+    "fno": ("backbone.width=8", "backbone.layers=2", "backbone.modes=4"),
+    # At 64 pixels these many modes run as products on a CPU and as transforms elsewhere.
+    "fno, many modes": ("backbone.width=4", "backbone.layers=1", "backbone.modes=30"),
+    "attention_unet": (),
+    "conv_unet": (),
+    "convnext": (),
+}
+
+
+def tiny(name: str, *overrides: str):
+    backbone = name.partition(",")[0]
+    common = ("sampler.tile=32", "sampler.overlap=8", "sampler.steps=3", "sampler.batch=4")
+    if "many modes" in name:
+        common = ("sampler.tile=64", *common[1:])
+    return apply_overrides(experiment_preset("smoke", backbone), [*TINY[name], *common, *overrides])
+
+
+def directly(call) -> int:
+    with FlopCounter() as counter:
+        call()
+    return counter.total
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("scheme", ["two_stage", "one_stage"])
+def test_flops_of_an_image_are_those_of_the_fusion_that_runs(name, scheme):
+    config = tiny(name, f"scheme={scheme}")
+    fusion = DiffusionFusion(
+        build_network(config, BANDS), Diffusion(config.diffusion), config.sampler
+    )
+    size = 80
+    assert len(fusion.tile_plan(size, size)[2]) > 1
+    images = [torch.rand(1, c, n, n) for c, n in ((BANDS, size // 4), (1, size), (BANDS, size))]
+    ran = directly(lambda: fusion.fuse(*images[:2], get_sensor("none", BANDS), images[2]))
+    assert flops_per_image(config, BANDS, size).executed == ran
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("scheme", ["two_stage", "joint"])
+def test_flops_of_training_steps_are_those_of_the_loop(name, scheme):
+    config = tiny(name, f"scheme={scheme}")
+    for kind in ("forward", "train_step", "adapt_step", "step"):
+        workload = build_workload(
+            kind, "smoke", config.backbone, (*TINY[name], f"scheme={scheme}"), BANDS, 64, 2, "cpu"
+        )
+        ran = directly(workload.step)
+        assert count_work(kind, config, BANDS, 64, 2).executed == ran, kind
+
+
+def test_training_is_all_its_steps():
+    config = tiny("fno", "stage1.steps=5", "stage2.steps=7", "stage1.batch=3", "stage2.batch=2")
+    one, two = (
+        count_work(kind, config, BANDS, config.patch, batch).canonical
+        for kind, batch in (("train_step", 3), ("adapt_step", 2))
+    )
+    assert training_flops(config, BANDS).canonical == 5 * one + 7 * two
+    alone = training_flops(tiny("fno", "scheme=one_stage", "stage1.steps=5"), BANDS)
+    assert 0 < alone.canonical < 5 * one  # two patches a step instead of three
+    joint = tiny("fno", "scheme=joint", "stage1.steps=5", "stage2.steps=7")
+    whole = count_work("adapt_step", joint, BANDS, joint.patch, joint.stage2.batch)
+    assert training_flops(joint, BANDS).canonical == 12 * whole.canonical
+
+
+def test_traffic_is_every_operators_tensors_once():
+    x, weight = torch.rand(1000, 8), torch.rand(8, 8)
+
+    def call(x: Tensor) -> Tensor:
+        return (x.t().t() @ weight).relu_().reshape(8, 1000)  # a product, in place, two views
+
+    product = 4 * (1000 * 8 + 8 * 8 + 1000 * 8)
+    assert count_traffic(call, x) == product + 2 * 4 * 1000 * 8
+    assert count_traffic(lambda x: x + 1, torch.rand(8, 1).expand(8, 100)) == 4 * (8 + 800)
+
+
+# Cells: what one competitor cannot do is its row, and the others go on
+
+MIB = 2**20
+PLANTED = """
+from __future__ import annotations
+import torch
+from backbones import register_backbone
+from backbones.fno import FNO
+
+@torch.library.custom_op("planted::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+@register_backbone("planted")
+class Planted(FNO):
+    def body(self, feature, time, adapt):
+        return torch.ops.planted.twice(super().body(feature, time, adapt))
+
+@register_backbone("breaks")
+class Breaks(FNO):
+    def body(self, feature, time, adapt):
+        if feature.device.type != "meta":
+            raise RuntimeError("no such weather")
+        return super().body(feature, time, adapt)
+"""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("planted") / "planted.py"
+    path.write_text(PLANTED)
+    targets = dict(BACKBONES._targets)
+    load_backbone_module(path)
+    yield str(path)
+    BACKBONES._targets = targets
+
+
+def use(mib: int) -> MemoryUse:
+    return MemoryUse("cpu", "made up", mib * MIB, mib * MIB, None, MIB, MIB, 2 * MIB, 3 * MIB)
+
+
+def measured(folder, backbones, monkeypatch=None, reports=None, module=None, size=32, **options):
+    """Run the cells of a grid; memory made up unless ``reports`` is None."""
+    if reports is not None:
+        made_up = dict.fromkeys(backbones, MemoryReport("ok", use(5))) | reports
+        monkeypatch.setattr(
+            cost, "peak_memory", lambda _target, arguments, **_: made_up[arguments["backbone"]]
+        )
+    grid = CostGrid(
+        experiments=[experiment_preset("smoke", name) for name in backbones],
+        preset="smoke", overrides=(), backbone_module=module, bands=BANDS, size=size, batch=1,
+        device=torch.device("cpu"), rounds=3, **{"kinds": ("forward",), **options},
+    )  # fmt: skip
+    run_cells(grid.cells(), folder, protocol="toy", version=1, config={})
+    rows: dict[str, dict[str | None, Row]] = {}
+    for row in RunFolder(folder).latest():
+        rows.setdefault(row.backbone, {})[row.metric] = row
+    return rows
+
+
+def test_an_unknown_operator_is_named_and_nothing_else_is_lost(planted, tmp_path):
+    rows = measured(tmp_path, ("fno", "planted", "breaks"), module=planted)
+    assert {row.status for row in rows["fno"].values()} == {"ok"}
+    unknown = rows["planted"]["flops_forward"]
+    assert unknown.status == "error" and "'planted::twice'" in unknown.reason
+    for metric in ("params", "mem_peak_forward", "latency_forward"):
+        assert rows["planted"][metric].status == "ok"
+    for metric in ("mem_peak_forward", "latency_forward"):
+        assert rows["breaks"][metric].status == "error"
+        assert "no such weather" in rows["breaks"][metric].reason
+    assert rows["breaks"]["flops_forward"].status == "ok"
+
+
+def test_what_does_not_fit_in_memory_or_time_is_a_row(tmp_path, monkeypatch):
+    reports = {
+        "conv_unet": MemoryReport("oom", reason="out of memory"),
+        "convnext": MemoryReport("timeout", reason="not done after 9 s"),
+    }
+    rows = measured(tmp_path, ("fno", "conv_unet", "convnext"), monkeypatch, reports)
+    for backbone, status in (("fno", "ok"), ("conv_unet", "oom"), ("convnext", "timeout")):
+        assert rows[backbone]["mem_peak_forward"].status == status
+        assert rows[backbone]["latency_forward"].status == status
+        assert rows[backbone]["flops_forward"].status == "ok"
+    timing = rows["fno"]["latency_forward"].config["timing"]
+    assert (timing["clock"], timing["threads"], timing["rounds"]) == ("cpu", 1, 3)
+    assert len(timing["load"]) == 2 and timing["calls"] >= 1
+
+
+def test_a_competitor_that_is_too_slow_is_left_out_of_the_race(tmp_path, monkeypatch):
+    rows = measured(
+        tmp_path, ("fno", "convnext"), monkeypatch, {}, timeout=1e-6, kinds=("forward", "image")
+    )
+    for metric in ("latency_forward", "latency_image"):
+        row = rows["fno"][metric]
+        assert row.status == "timeout" and row.reason.startswith("8 calls of about")
+
+
+def test_a_size_that_only_some_take_is_skipped_by_the_others(tmp_path, monkeypatch):
+    rows = measured(tmp_path, ("fno", "attention_unet"), monkeypatch, {}, size=36)
+    assert rows["attention_unet"].keys() == {None}
+    assert rows["attention_unet"][None].status == "skip"
+    assert "multiples of" in rows["attention_unet"][None].reason
+    assert rows["fno"]["latency_forward"].status == "ok"
+
+
+def test_a_cell_knows_whom_it_was_measured_beside():
+    def ids(*backbones):
+        grid = CostGrid(
+            experiments=[experiment_preset("smoke", name) for name in backbones], preset="smoke",
+            overrides=(), backbone_module=None, bands=BANDS, size=32, batch=1,
+            device=torch.device("cpu"),
+        )  # fmt: skip
+        return {cell.fields["backbone"]: cell.cell_id for cell in grid.cells()}
+
+    pair = ids("fno", "convnext")
+    assert ids("convnext", "fno") == pair
+    assert ids("fno")["fno"] != pair["fno"]
+
+
+def test_memory_is_told_apart(tmp_path, monkeypatch):
+    rows = measured(tmp_path, ("fno",), monkeypatch, {}, kinds=("train_step",))["fno"]
+    parts = {"peak_train": 5, "tensors_train": 5, "weights": 1, "gradients": 1, "optimizer": 2}
+    for part, mib in {**parts, "activations": 3}.items():
+        assert (rows[f"mem_{part}"].value, rows[f"mem_{part}"].unit) == (mib, "MiB")
+    assert not [metric for metric in rows if "reserved" in metric]  # that is for a GPU
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "words"),
+    [
+        (Fit(37, use(5), capped=False, tried={32: "ok", 37: "ok", 38: "takes 2 GiB"}), "ok", None),
+        (Fit(None, None, capped=False, tried={1: "takes 2 GiB"}), "oom", "not even 1 in 1GiB"),
+        (Fit(8, use(5), False, {8: "ok", 16: "timeout: not done after 9 s"}), "timeout", "8 fits"),
+    ],
+)
+def test_what_fits_is_a_row(found, status, words, tmp_path, monkeypatch):
+    asked = []
+
+    def search(target, arguments, **options):
+        asked.append((options["vary"], options["budget"], options["vary"] in arguments))
+        return found
+
+    monkeypatch.setattr(cost, "largest_fit", search)
+    rows = measured(tmp_path, ("fno",), monkeypatch, {}, fit="1GiB")["fno"]
+    assert asked == [("batch", "1GiB", False), ("size", "1GiB", False)]
+    for metric in ("fit_batch", "fit_size"):
+        assert rows[metric].status == status
+        assert rows[metric].value == (37 if status == "ok" else None)
+        assert words is None or words in rows[metric].reason
+
+
+def test_the_report_has_a_table_and_a_figure_for_each_part(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        cost, "measure_ceilings", lambda *_, **__: Ceilings(80.0, 10.0, "cpu", "float32", 1, False)
+    )
+    counts = {"torch FlopCounterMode": 9_000_000, "fvcore x2": None}
+    answers = {name: StockCount(flops, None, "cannot trace") for name, flops in counts.items()}
+    monkeypatch.setattr(cost, "stock_flops", lambda *_, **__: answers)
+    for size in (32, 64):
+        kinds = ("forward", "train_step", "image") if size == 32 else ("forward",)
+        backbones = ("fno", "convnext")
+        measured(
+            tmp_path, backbones, monkeypatch, {}, size=size, kinds=kinds, modules=True, stock=True
+        )
+    ceilings = [ceilings_cell(torch.device("cpu"), 1)]
+    run_cells(ceilings, tmp_path, protocol="toy", version=1, config={})
+    cells = {row.cell_id for row in RunFolder(tmp_path).latest()}
+    present(tmp_path, cells, "Bill")
+    out = capsys.readouterr().out
+    for words in ("FLOPs by module: fno", "What other FLOP counters say", "Times: cpu clock"):
+        assert words in out
+    executed = {
+        row.size: row.value
+        for row in RunFolder(tmp_path).latest()
+        if (row.backbone, row.metric) == ("fno", "flops_executed")
+    }
+    assert f"0.009 ({0.009 / executed[32] - 1:+.1%})" in out
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    for stem in ("", "-scaling", "-roofline"):
+        assert {f"figures/toy-cost{stem}.png", f"figures/toy-cost{stem}.pdf"} <= names
+    for stem in ("", "-flops", "-memory", "-stock", "-modules-fno-32-1"):
+        assert f"tables/toy-cost{stem}.csv" in names
+
+
+def test_quality_against_cost_is_drawn_for_one_machine_at_a_time():
+    def row(backbone, metric, value, run_id, kind="cost"):
+        return Row(
+            run_id=run_id, cell_id=f"{backbone}-{run_id}", protocol="p", kind=kind, dataset="d",
+            method="nodiff", backbone=backbone, metric=metric, value=value, unit=None,
+            split="reduced" if kind == "accuracy" else None, seed=0,
+        )  # fmt: skip
+
+    rows = [
+        made
+        for run_id in ("a", "b")
+        for backbone, seconds, psnr in (("fno", 1.0, 34.0), ("conv_unet", 9.0, 33.0))
+        for made in (
+            row(backbone, "train_seconds", seconds, run_id, "training"),
+            row(backbone, "train_flops", 2 * seconds, run_id),
+            row(backbone, "PSNR", psnr, run_id, "accuracy"),
+        )
+    ]
+    runs = {name: {"machine": {"cpu": name, "cores": 2}} for name in "ab"}
+    sections = quality_sections(rows, runs)
+    assert [section.title for section in sections] == [
+        "Quality against cost on d, a x2",
+        "Quality against cost on d, b x2",
+    ]
+    assert [*sections[0].figures] == ["quality-train_seconds", "quality-train_flops"]
+    assert [*sections[1].figures] == ["quality-train_seconds-2", "quality-train_flops-2"]
+    assert quality_sections(rows[:3], runs) == []  # one point is no front
