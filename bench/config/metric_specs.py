@@ -156,7 +156,12 @@ FULL_RESOLUTION: tuple[MetricSpec, ...] = (
 """Metrics without a reference."""
 
 COST: tuple[MetricSpec, ...] = (
-    MetricSpec("params", "Parameters", "M", "lower", None, "a complex weight is two reals"),
+    MetricSpec(
+        "params", "Parameters", "M", "lower", None, "of the backbone; a complex weight is two reals"
+    ),
+    MetricSpec(
+        "params_added", "Parameters, stage II", "M", "lower", None, "predictor, adapters, LoRA"
+    ),
     MetricSpec("flops_forward", "FLOPs, forward", "GFLOP", "lower", None, "one network evaluation"),
     MetricSpec(
         "flops_executed",

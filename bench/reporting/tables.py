@@ -40,7 +40,7 @@ __all__ = [
 NOT_MEASURED = "–"
 HEADLINE = ("PSNR", "SAM", "ERGAS", "Q2n", "D_lambda_K", "D_s", "HQNR")
 """Accuracy in the order of the paper's tables; rows.csv has every other index too."""
-SETTING_COST = ("params", "flops_forward")
+SETTING_COST = ("params", "params_added", "flops_forward")
 """Cost shown beside accuracy in an ablation; the same on every machine."""
 _LATEX = {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "λ": r"$\lambda$"}
 

@@ -410,26 +410,30 @@ def _cost_rows(
     context: Context, config: ExperimentConfig, bands: int, trained: Trained
 ) -> list[Row]:
     """Count parameters and the FLOPs of a denoising step and of training: no machine's affair."""
-    parameters = count_parameters(trained.denoiser)
     x = torch.empty(1, bands, config.patch, config.patch, device="meta")
     time_ = torch.empty(1, device="meta")
     with torch.device("meta"):
         backbone = build_network(config, bands, stage="stage1")
     cond = torch.empty(1, backbone.cond_channels, config.patch, config.patch, device="meta")
-    report = count_flops(backbone, x, time_, cond)
-    values = {"params": parameters / 1e6, "flops_forward": report.canonical / 1e9}
+    own = count_parameters(backbone)
+    values = {
+        "params": own / 1e6,
+        "params_added": (count_parameters(trained.denoiser) - own) / 1e6,
+        "flops_forward": count_flops(backbone, x, time_, cond).canonical / 1e9,
+        "train_flops": training_flops(config, bands).canonical / 1e12,
+    }
+    sizes = {"size": config.patch, "batch": 1}
     return [
         context.row(
-            kind="cost", metric=metric, value=value, unit=METRIC_SPECS[metric].unit,
-            direction=METRIC_SPECS[metric].direction, size=config.patch, batch=1,
+            kind="cost",
+            metric=metric,
+            value=value,
+            unit=METRIC_SPECS[metric].unit,
+            direction=METRIC_SPECS[metric].direction,
+            **({} if metric == "train_flops" else sizes),
         )
         for metric, value in values.items()
-    ] + [
-        context.row(
-            kind="cost", metric="train_flops", unit="TFLOP", direction="lower",
-            value=training_flops(config, bands).canonical / 1e12,
-        )
-    ]  # fmt: skip
+    ]
 
 
 def _picture_row(context: Context, fused: Tensor, split: Split, name: str, sensor: Sensor) -> Row:
