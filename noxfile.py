@@ -29,9 +29,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests that need no GPU; under 10 minutes on two cores."""
+    """Tests that need no GPU, the slow ones apart: under 10 minutes on two cores.
+
+    ``nox -s tests -- -m slow`` runs the slow ones: compilation, LRTCFPan.
+    """
     prepare(session, "test")
-    session.run("pytest", "-m", "not gpu", *session.posargs)
+    # Two workers of one thread each: small tensors gain nothing from a second thread.
+    session.run(
+        "pytest", "-n", "2", "--ignore=tests/perf", "-m", "not gpu and not slow", *session.posargs,
+        env={"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
 
 
 @nox.session(default=False)
