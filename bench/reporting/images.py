@@ -62,7 +62,7 @@ def fused_images(
         shown = panels[1, column].imshow(errors[label], cmap="inferno", vmin=0, vmax=most)
     for panel in panels.flat:
         panel.set_axis_off()
-    bar = figure.colorbar(shown, ax=panels[1].tolist(), shrink=0.9, pad=0.02)
+    bar = figure.colorbar(shown, ax=panels.ravel().tolist(), shrink=0.42, anchor=(0, 0), pad=0.02)
     bar.set_label("mean absolute error")
     bar.outline.set_visible(False)
     captions(figure, title, note)
