@@ -122,7 +122,7 @@ def images_cell(
         fused = images[: len(part)]
         return [
             *_index_rows(context, fused, part, dataset, split, evaluation),
-            _picture_row(context, fused, part, split),
+            _picture_row(context, fused, part, split, dataset.sensor),
         ]
 
     return Cell(

@@ -35,6 +35,13 @@ ROOT = Path(__file__).parents[2]
 SMOKE = experiment_preset("smoke")
 
 
+@pytest.fixture(autouse=True)
+def process_left_as_it_is(monkeypatch):
+    """A command tunes its process for good; other tests of this one measure memory."""
+    monkeypatch.setattr("bench.config.cli.keep_freed_memory", lambda: True)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+
+
 def identity(*overrides: str, stage: str = "stage2", **fields) -> str:
     config = replace(apply_overrides(SMOKE, overrides), **fields)
     return config_hash(config.stage_identity(stage, "data"))
