@@ -150,7 +150,9 @@ def load_backbone_module(path: str | Path) -> list[str]:
     spec.loader.exec_module(module)
     added = sorted(set(BACKBONES.names()) - before)
     if not added:
-        raise ValueError(f"{path} registers no backbone; decorate its class: @register_backbone")
+        raise ValueError(
+            f'{path} registers no backbone; decorate its class with @register_backbone("name")'
+        )
     return added
 
 

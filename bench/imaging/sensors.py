@@ -100,7 +100,7 @@ def get_sensor(
     if sensor.bands != bands:
         fits = [s.name for s in _SENSORS.values() if s.bands == bands]
         raise UsageError(
-            f"sensor {sensor.name} has {sensor.bands} bands but the data has {bands}; "
+            f"sensor {name} has {sensor.bands} bands but the data has {bands}; "
             f"sensors with {bands} bands: {', '.join([*fits, _GENERIC])}"
         )
     new_peak = 2**bits - 1 if bits is not None else peak

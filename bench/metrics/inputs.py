@@ -90,7 +90,8 @@ def to_counts(batch: Tensor, name: str, sensor: Sensor, scale: Scale) -> Tensor:
         return batch * sensor.peak
     low, high = (float(v) for v in batch.aminmax())
     # Counts are integers, or interpolated between integers: a whole image of fractions is none.
-    if low >= 0 and high <= 1 and not bool((batch == batch.round()).all()):
+    # A network's output on [0, 1] may overshoot a little on both sides.
+    if low >= -1 and high <= _UNIT_LIMIT and not bool((batch == batch.round()).all()):
         raise UsageError(
             f"{name} lies in [{low:g}, {high:g}] but scale='counts' means values up to "
             f"{sensor.peak:g}; did you mean scale='unit'?"

@@ -81,7 +81,7 @@ def cut_border(image: Tensor, cut: int) -> Tensor:
     if min(height, width) < 2 * cut:
         raise UsageError(
             f"a border cut of {cut} leaves nothing of {height}x{width} pixels; "
-            f"use an image of at least {2 * cut} pixels a side or convention='none'"
+            f"use at least {2 * cut + 15} pixels a side (Q2n wants 16) or convention='none'"
         )
     return image[..., cut - 1 : height - cut, cut - 1 : width - cut].contiguous()
 

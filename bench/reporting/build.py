@@ -5,6 +5,7 @@ A protocol that wants more than this calls the table and figure functions itself
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ __all__ = [
     "quality_sections",
     "write_report",
 ]
+
+log = logging.getLogger(__name__)
 
 NOT_ISO_PARAMETER = "Not iso-parameter: spectral weights grow with the square of the kept modes."
 SAMPLE_NOTE = "Shipped Sentinel-2 sample: PAN is simulated."
@@ -263,9 +266,11 @@ def _artefacts(
         if row["run_id"] not in runs:
             continue
         path = Path(runs[row["run_id"]]["folder"]) / row["artefact"]
-        if path.is_file():
-            with np.load(path) as arrays:
-                yield row, dict(arrays)
+        if not path.is_file():
+            log.info("%s is not there: what it would show is left out", path)
+            continue
+        with np.load(path) as arrays:
+            yield row, dict(arrays)
 
 
 def _cost_sections(

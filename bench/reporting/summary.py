@@ -164,7 +164,10 @@ def _over_images(rows: pd.DataFrame) -> dict[str, Any]:
 def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     samples = np.array([v for v in _samples(rows) if v is not None], dtype=float)
     samples = samples[np.isfinite(samples)]
-    center = float(rows["value"].median()) if len(rows) else np.nan
+    # Of several runs of one thing the samples are pooled, for the median as for the quartiles.
+    pooled = len(rows) > 1 and samples.size > 0
+    values = samples if pooled else rows["value"].to_numpy(float)
+    center = float(np.median(values)) if len(rows) else np.nan
     low, high = np.quantile(samples, [0.25, 0.75]) if samples.size > 1 else (np.nan, np.nan)
     return {
         "center": center,

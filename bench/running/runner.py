@@ -125,7 +125,7 @@ def _print_plan(cells: Sequence[Cell], finished: set[str]) -> None:
         total += seconds or 0.0
         shown = "" if seconds is None else _duration(seconds)
         table.add_row(cell.cell_id, cell.title, "done" if done else "to do", shown)
-    table.caption = f"about {_duration(total)} left on this machine" if total else None
+    table.caption = f"at least {_duration(total)} left on this machine" if total else None
     Console().print(table)
 
 

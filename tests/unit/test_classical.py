@@ -192,3 +192,15 @@ def test_unknown_names():
         create_method("bth", bands=4)
     with pytest.raises(UnknownNameError, match="option of fusion method 'lrtcfpan' 'regim'"):
         create_method("lrtcfpan", bands=4, regim="full")
+
+
+def test_what_fuse_is_handed_is_checked():
+    ms, pan = torch.full((1, 4, 8, 8), 0.2), torch.full((1, 1, 32, 32), 0.2)
+    method = create_method("exp", bands=4)
+    assert method.fuse(ms, pan, "QB").shape == (1, 4, 32, 32)
+    with pytest.raises(UsageError, match=r"ms has mean 409\.4; expected counts divided by 2047"):
+        method.fuse(ms * 2047, pan, "QB")
+    with pytest.raises(UsageError, match="ms is a ndarray; expected a torch tensor"):
+        method.fuse(ms.numpy(), pan, "QB")
+    with pytest.raises(UsageError, match="bands = 0: expected at least 1"):
+        create_method("exp", bands=0)

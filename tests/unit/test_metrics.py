@@ -380,3 +380,10 @@ def test_gpu_agrees_with_cpu():
     gpu |= full_resolution(fused.cuda(), low(reference).cuda(), pan.cuda(), sensor="QB")
     for name in cpu:
         torch.testing.assert_close(gpu[name], cpu[name], rtol=0, atol=1e-9, msg=name)
+
+
+def test_unit_data_that_overshoots_a_little_is_no_counts():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 2048, (4, 96, 96)).astype(float)
+    with pytest.raises(UsageError, match="did you mean scale='unit'"):
+        reduced_resolution(counts, counts / 2047 - 0.05, sensor="QB", convention="none")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.config.errors import UsageError
-from bench.imaging import Sensor, upsample
+from bench.imaging import Sensor, get_sensor, upsample
 
 __all__ = [
     "EPS",
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 EPS = 2.0**-52
+_UNIT_LIMIT = 2.0  # far above any mean of images divided by their peak
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,24 @@ class ClassicalMethod(ABC):
     Config: ClassVar[type] = NoOptions
 
     def __init__(self, bands: int, config: object | None = None):
+        if bands < 1:
+            raise UsageError(f"bands = {bands}: expected at least 1")
         self.bands = bands
         self.config = self.Config() if config is None else config
 
     @torch.no_grad()
-    def fuse(self, ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor | None = None) -> Tensor:
+    def fuse(
+        self, ms: Tensor, pan: Tensor, sensor: Sensor | str, lms: Tensor | None = None
+    ) -> Tensor:
         """Fuse images; see :class:`bench.fusion.FusionMethod`. Nothing is clipped or rounded.
+
+        ``sensor`` may also be a name that :func:`bench.imaging.get_sensor` knows.
 
         Raises:
             UsageError: shapes, bands or values that do not fit.
         """
+        if isinstance(sensor, str):
+            sensor = get_sensor(sensor, self.bands)
         ratio = self._check(ms, pan, sensor, lms)
         peak = sensor.peak
         fused = []
@@ -90,6 +99,8 @@ class ClassicalMethod(ABC):
         for value, what in ((ms, "ms"), (pan, "pan"), (lms, "lms")):
             if value is None:
                 continue
+            if not isinstance(value, Tensor):
+                raise UsageError(f"{what} is a {type(value).__name__}; expected a torch tensor")
             if value.ndim != 4:
                 raise UsageError(f"{what} has shape {tuple(value.shape)}; expected (B, C, H, W)")
             if not value.is_floating_point():
@@ -99,6 +110,10 @@ class ClassicalMethod(ABC):
                 )
             if not bool(torch.isfinite(value).all()):
                 raise UsageError(f"{what} has NaN or infinite values")
+            if (mean := float(value.mean())) > _UNIT_LIMIT:
+                raise UsageError(
+                    f"{what} has mean {mean:g}; expected counts divided by {sensor.peak:g}"
+                )
         batch, bands, height, width = ms.shape
         for count, what in ((self.bands, f"method {self.name}"), (sensor.bands, sensor.name)):
             if count != bands:
