@@ -14,11 +14,12 @@ import pytest
 import torch
 from scipy import ndimage
 
+from bench.fusion import create_method
 from bench.imaging import get_sensor, imresize_bicubic, interp23tap, ms_kernels
 from bench.metrics import full_resolution, q2n, reduced_resolution
 
-LIMIT = {"q2n": 0.03, "suite": 0.1, "hqnr": 0.15, "hqnr_512": 0.7}
-"""CPU seconds on one thread; 8 bands, 256 x 256 pixels where nothing else is said."""
+LIMIT = {"q2n": 0.03, "suite": 0.1, "hqnr": 0.15, "hqnr_512": 0.7, "lrtcfpan": 60.0}
+"""CPU seconds on one thread; 8 bands (LRTCFPan: 4), 256 x 256 pixels where nothing is said."""
 
 SUITE = ("PSNR", "PSNR_pooled", "SAM", "ERGAS", "SCC", "Q", "Q2n", "CC", "RMSE")
 WV3 = get_sensor("WV3", 8)
@@ -109,6 +110,19 @@ def test_hqnr_512(benchmark):
         benchmark, "hqnr_512", "bench", lambda: full_resolution(fused, ms, pan, sensor=WV3)
     )
     assert 0 < values["HQNR"].item() < 1
+
+
+@cpu_time
+def test_lrtcfpan(benchmark, scene):
+    """Up to its 200 iterations; the authors' MATLAB code took about 480 s under Octave."""
+    sensor = get_sensor("QB", 4)
+    _, _, ms, pan = (image[:, :4] / sensor.peak for image in scene)
+    method = create_method("lrtcfpan", bands=4)
+    benchmark.group = "lrtcfpan"
+    fused = benchmark.pedantic(method.fuse, args=(ms, pan, sensor), rounds=1)
+    assert torch.isfinite(fused).all()
+    if benchmark.stats is not None:
+        assert benchmark.stats.stats.min <= LIMIT["lrtcfpan"]
 
 
 @pytest.mark.gpu
