@@ -117,7 +117,10 @@ class Backbone(Protocol):
 
     Where the first layer is linear in ``cond`` a backbone may offer ``condition(cond) -> part``
     and ``stem(x, part) -> feature`` so that a sampler computes the conditional part once;
-    ``forward`` accepts that part through the keyword ``cond_part`` in place of ``cond``.
+    ``forward`` accepts that part through the keyword ``cond_part`` in place of ``cond``. Where the
+    network sees the time through an embedding alone, it may offer ``embed(time) -> (B, E)`` in the
+    same way: ``forward`` accepts the embedding through the keyword ``embedding`` in place of
+    ``time``.
     """
 
     bands: int

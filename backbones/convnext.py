@@ -110,8 +110,7 @@ class ConvNeXt(Denoiser):
             )
         )
 
-    def body(self, feature: Tensor, time: Tensor, adapt: Adapt) -> Tensor:
-        embedding = self.embedding(time)
+    def body(self, feature: Tensor, embedding: Tensor, adapt: Adapt) -> Tensor:
         for i, block in enumerate(self.blocks):
             feature = adapt.guide(f"block{i}", feature)
             feature = block(feature, embedding, adapt, f"block{i}")

@@ -96,8 +96,7 @@ class FNO(Denoiser):
             for i in range(config.layers)
         )
 
-    def body(self, feature: Tensor, time: Tensor, adapt: Adapt) -> Tensor:
-        embedding = self.embedding(time)
+    def body(self, feature: Tensor, embedding: Tensor, adapt: Adapt) -> Tensor:
         for i, layer in enumerate(self.layers):
             feature = adapt.guide(f"layer{i}", feature)
             feature = layer(feature, embedding, adapt.low_rank(f"layer{i}_spectral"))

@@ -26,8 +26,8 @@ def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
 class Denoiser(nn.Module):
     """A stem linear in [x, cond], a body, and a convolution to the bands.
 
-    A subclass implements :meth:`body` and declares the metadata of
-    :class:`backbones.contract.Backbone`; a backbone from elsewhere needs neither.
+    A subclass implements :meth:`body`, builds the module ``embedding`` of the time, and declares
+    the metadata of :class:`backbones.contract.Backbone`; a backbone from elsewhere needs none.
 
     Args:
         bands: C.
@@ -37,6 +37,7 @@ class Denoiser(nn.Module):
         config: the frozen dataclass the backbone is built from.
     """
 
+    embedding: nn.Module
     guided: tuple[GuidedBlock, ...]
     adaptable: tuple[AdaptableOp, ...]
     size_multiple = 1
@@ -53,9 +54,13 @@ class Denoiser(nn.Module):
         self.first = Stem(bands, cond_channels, width)
         self.head = head
 
-    def body(self, feature: Tensor, time: Tensor, adapt: Adapt) -> Tensor:
-        """(B, width, H, W), (B,) -> the feature ``head`` takes."""
+    def body(self, feature: Tensor, embedding: Tensor, adapt: Adapt) -> Tensor:
+        """(B, width, H, W), (B, E) -> the feature ``head`` takes."""
         raise NotImplementedError
+
+    def embed(self, time: Tensor) -> Tensor:
+        """(B,) -> (B, E): the only way in which the network sees the time."""
+        return self.embedding(time)
 
     def condition(self, cond: Tensor) -> Tensor:
         """Compute the part of the first feature that depends on ``cond`` (B, K, H, W) alone."""
@@ -72,11 +77,14 @@ class Denoiser(nn.Module):
         cond: Tensor | None,
         adapt: Adapt | None = None,
         cond_part: Tensor | None = None,
+        embedding: Tensor | None = None,
     ) -> Tensor:
         """Denoise; see :mod:`backbones.contract` for shapes and ranges.
 
-        With ``cond_part``, the result of :meth:`condition`, ``cond`` is not looked at.
+        With ``cond_part``, the result of :meth:`condition`, ``cond`` is not looked at; nor is
+        ``time`` with ``embedding``, the result of :meth:`embed`.
         """
         feature = self.first(x, cond) if cond_part is None else self.stem(x, cond_part)
-        feature = self.body(feature, time, NO_ADAPT if adapt is None else adapt)
+        embedding = self.embed(time) if embedding is None else embedding
+        feature = self.body(feature, embedding, NO_ADAPT if adapt is None else adapt)
         return self.head(feature).contiguous(memory_format=torch.contiguous_format)

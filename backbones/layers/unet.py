@@ -172,8 +172,7 @@ class UNet(Denoiser):
             operator for name, block in self.blocks.items() for operator in block.operators(name)
         )
 
-    def body(self, feature: Tensor, time: Tensor, adapt: Adapt) -> Tensor:
-        embedding = self.embedding(time)
+    def body(self, feature: Tensor, embedding: Tensor, adapt: Adapt) -> Tensor:
 
         def run(name: str, x: Tensor) -> Tensor:
             return self.blocks[name](adapt.guide(name, x), embedding, adapt, name)

@@ -1,6 +1,6 @@
 """What stage II adds to a frozen denoiser: predictor, guidance adapter, time-aware LoRA."""
 
-from bench.adapters.adapted import AdaptedDenoiser, Condition
+from bench.adapters.adapted import AdaptedDenoiser, Condition, SampledDenoiser, TimePart
 from bench.adapters.guidance import GuidanceAdapter
 from bench.adapters.low_rank import TimeAwareLowRank
 from bench.adapters.predictor import AuxiliaryPredictor
@@ -10,5 +10,7 @@ __all__ = [
     "AuxiliaryPredictor",
     "Condition",
     "GuidanceAdapter",
+    "SampledDenoiser",
     "TimeAwareLowRank",
+    "TimePart",
 ]

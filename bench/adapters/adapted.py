@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from backbones.contract import LowRank
+from backbones.contract import Adapt, LowRank
 from bench.adapters.guidance import GuidanceAdapter
 from bench.adapters.low_rank import TimeAwareLowRank
 from bench.adapters.predictor import AuxiliaryPredictor
 from bench.config import AdapterConfig
 
-__all__ = ["AdaptedDenoiser", "Condition"]
+__all__ = ["AdaptedDenoiser", "Condition", "TimePart"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,24 @@ class Condition:
     image: Tensor
     stem: Tensor | None
     details: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TimePart:
+    """All a denoising step needs that depends on its time alone.
+
+    Attributes:
+        embedding: what the backbone sees of the time, (B, E); None if it does not say.
+        gates: of the low-rank increments, (B, operators, r); None without them.
+    """
+
+    embedding: Tensor | None
+    gates: Tensor | None = None
+
+    def expand(self, batch: int) -> TimePart:
+        """Return the part of one time, B = 1, for every image of a batch."""
+        parts = self.embedding, self.gates
+        return TimePart(*(x if x is None else x.expand(batch, *x.shape[1:]) for x in parts))
 
 
 class _Adaptation:
@@ -50,7 +68,52 @@ class _Adaptation:
         return self._increments.get(name)
 
 
-class AdaptedDenoiser(nn.Module):
+class SampledDenoiser(nn.Module):
+    """A bare backbone, called the way a sampler calls: what can be computed once, apart.
+
+    Args:
+        backbone: any registered one; what it offers of ``condition`` and ``embed`` is used.
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def condition(self, image: Tensor) -> Condition:
+        """Compute every step-independent part once: ``image`` (B, K, H, W), the conditioning."""
+        stem = self.backbone.condition(image) if hasattr(self.backbone, "condition") else None
+        return Condition(image, stem, {})
+
+    def time_part(self, time: Tensor) -> TimePart:
+        """Compute every part that depends on the time alone: ``time`` (B,) in (0, 1]."""
+        return TimePart(self.backbone.embed(time) if hasattr(self.backbone, "embed") else None)
+
+    def forward(
+        self, x: Tensor, time: Tensor, condition: Condition, time_part: TimePart | None = None
+    ) -> Tensor:
+        """Return the raw output of the backbone, adapted where there are adapters.
+
+        Args:
+            x: (B, s, H, W), noisy residual.
+            time: (B,) in (0, 1].
+            condition: from :meth:`condition`.
+            time_part: from :meth:`time_part`, where a sampler has tabulated it.
+        """
+        time_part = time_part or self.time_part(time)
+        parts = {
+            "adapt": self._adapt(condition, time_part),
+            "cond_part": condition.stem,
+            "embedding": time_part.embedding,
+        }
+        # A backbone's forward accepts what it offers, and no more.
+        parts = {name: part for name, part in parts.items() if part is not None}
+        return self.backbone(x, time, condition.image, **parts)
+
+    def _adapt(self, condition: Condition, time_part: TimePart) -> Adapt | None:
+        return None
+
+
+class AdaptedDenoiser(SampledDenoiser):
     """NODiff's stage II network, around any registered backbone.
 
     Args:
@@ -63,8 +126,7 @@ class AdaptedDenoiser(nn.Module):
     def __init__(
         self, backbone: nn.Module, config: AdapterConfig, *, gain: float = 1.0, freeze: bool = True
     ):
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone)
         self.frozen = freeze
         if freeze:
             backbone.requires_grad_(False)
@@ -106,25 +168,18 @@ class AdaptedDenoiser(nn.Module):
             image: U, (B, s, H, W).
             detail: V, (B, C, H, W).
         """
-        stem = self.backbone.condition(image) if hasattr(self.backbone, "condition") else None
         details = {}
         if self.guidance is not None:
             for block in self.backbone.guided:
                 details[block.name] = self.guidance[block.name].detail_part(detail)
-        return Condition(image, stem, details)
+        return replace(super().condition(image), details=details)
 
-    def forward(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        """Return the raw output of the adapted backbone.
+    def time_part(self, time: Tensor) -> TimePart:
+        gates = None if self.low_rank is None else self.low_rank.gates(time)
+        return replace(super().time_part(time), gates=gates)
 
-        Args:
-            x: (B, s, H, W), noisy residual.
-            time: (B,) in (0, 1].
-            condition: from :meth:`condition`.
-        """
+    def _adapt(self, condition: Condition, time_part: TimePart) -> Adapt:
         increments = {}
-        if self.low_rank is not None:
-            increments = self.low_rank.increments(self.low_rank.gates(time))
-        adapt = _Adaptation(self.guidance, condition.details, increments)
-        if condition.stem is None:
-            return self.backbone(x, time, condition.image, adapt)
-        return self.backbone(x, time, condition.image, adapt, cond_part=condition.stem)
+        if time_part.gates is not None:
+            increments = self.low_rank.increments(time_part.gates)
+        return _Adaptation(self.guidance, condition.details, increments)

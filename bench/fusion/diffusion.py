@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.adapters import AdaptedDenoiser
+from bench.adapters import AdaptedDenoiser, SampledDenoiser, TimePart
 from bench.config import SamplerConfig, derive_seed
-from bench.diffusion import Diffusion, sample
+from bench.diffusion import Diffusion, sample, sampling_timesteps
 from bench.imaging import Sensor, blend_tiles, tile_starts, upsample
 
 __all__ = ["DiffusionFusion"]
@@ -22,7 +22,8 @@ Denoise = Callable[[Tensor, int], Tensor]
 class DiffusionFusion:
     """Fusion by reverse diffusion of the residual over the up-sampled MS image.
 
-    U and V are computed once, on the whole image. The starting noise (and, for stochastic
+    U and V are computed once, on the whole image; what depends on the time alone, once per step of
+    the sampler, for all images and tiles. The starting noise (and, for stochastic
     samplers, the noise of every step) is drawn for the whole image and cropped, so that tiled and
     whole runs of one seed see the same noise; tiles are blended on the final x0.
 
@@ -54,8 +55,11 @@ class DiffusionFusion:
         self.sampler = sampler
         self.device = torch.device(device)
         self.seed = seed
-        self._backbone = getattr(denoiser, "backbone", denoiser)
-        self._step = torch.compile(self.denoiser) if compile else self.denoiser
+        adapted = isinstance(denoiser, AdaptedDenoiser)
+        self._network = self.denoiser if adapted else SampledDenoiser(self.denoiser).eval()
+        # At batch 1 a GPU waits for launches; this mode replays a step as one CUDA graph.
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        self._step = torch.compile(self._network, mode=mode) if compile else self._network
 
     @torch.no_grad()
     def fuse(
@@ -125,8 +129,9 @@ class DiffusionFusion:
         return rows, columns, corners
 
     def _fit(self, side: int) -> int:
-        multiple = self._backbone.size_multiple
-        return -(-max(side, self._backbone.min_size) // multiple) * multiple
+        backbone = self._network.backbone
+        multiple = backbone.size_multiple
+        return -(-max(side, backbone.min_size) // multiple) * multiple
 
     def _each(self, network: nn.Module, *images: Tensor) -> tuple[Tensor, ...]:
         """Run a network image by image: whole scenes are large."""
@@ -148,6 +153,7 @@ class DiffusionFusion:
         )
         maps = [_pad(x.to(self.device, torch.float32), canvas) for x in [lms, *conditions]]
         windows = [(image, top, left) for image in range(count) for top, left in corners]
+        time_parts = self._tabulate()
         tiles = []
         for start in range(0, len(windows), self.sampler.batch):
             chosen = windows[start : start + self.sampler.batch]
@@ -158,13 +164,13 @@ class DiffusionFusion:
             noise = partial(
                 self._noise, (bands, height, width), canvas, chosen, keys, rows, columns
             )
-            tiles.append(self._sample_windows(base, parts, noise))
+            tiles.append(self._sample_windows(base, self._denoise(parts, time_parts), noise))
         stacked = torch.cat(tiles).unflatten(0, (count, len(corners))).transpose(0, 1)
         fused = blend_tiles(stacked, corners, canvas)
         return fused[..., :height, :width].to(lms)
 
     def _sample_windows(
-        self, base: Tensor, conditions: list[Tensor], noise: Callable[[int], Tensor]
+        self, base: Tensor, denoise: Denoise, noise: Callable[[int], Tensor]
     ) -> Tensor:
         scale = self.diffusion.config.residual_scale
 
@@ -172,7 +178,7 @@ class DiffusionFusion:
             return ((base + x0 / scale).clamp(0, 1) - base) * scale
 
         x0 = sample(
-            self._denoise(conditions),
+            denoise,
             self.diffusion,
             noise,
             self.sampler,
@@ -180,19 +186,23 @@ class DiffusionFusion:
         )
         return base + x0 / scale
 
-    def _denoise(self, conditions: list[Tensor]) -> Denoise:
-        """Fold everything that does not depend on the step, then close over it."""
-        if isinstance(self.denoiser, AdaptedDenoiser):
-            condition = self.denoiser.condition(*conditions)
-            return lambda x, t: self._step(x, self._time(x, t), condition)
-        (cond,) = conditions
-        if not hasattr(self.denoiser, "condition"):
-            return lambda x, t: self._step(x, self._time(x, t), cond)
-        part = self.denoiser.condition(cond)
-        return lambda x, t: self._step(x, self._time(x, t), cond, cond_part=part)
+    def _tabulate(self) -> dict[int, TimePart]:
+        """Return what the network needs of the time alone, by training timestep."""
+        steps = self.sampler.steps, self.sampler.spacing
+        visited = sampling_timesteps(self.diffusion.timesteps, *steps)
+        return {t: self._network.time_part(self._time(1, t)) for t in visited}
 
-    def _time(self, x: Tensor, timestep: int) -> Tensor:
-        return self.diffusion.network_time(torch.full((len(x),), timestep)).to(x)
+    def _denoise(self, conditions: list[Tensor], time_parts: dict[int, TimePart]) -> Denoise:
+        """Fold everything that does not depend on the step, then close over it."""
+        condition = self._network.condition(*conditions)
+
+        def denoise(x: Tensor, t: int) -> Tensor:
+            return self._step(x, self._time(len(x), t), condition, time_parts[t].expand(len(x)))
+
+        return denoise
+
+    def _time(self, batch: int, timestep: int) -> Tensor:
+        return self.diffusion.network_time(torch.full((batch,), timestep)).to(self.device)
 
     def _noise(
         self,

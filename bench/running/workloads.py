@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from backbones.layers.spectral import SpectralConv2d, choose_form
 from backbones.registry import BACKBONES
-from bench.adapters import AdaptedDenoiser
+from bench.adapters import AdaptedDenoiser, SampledDenoiser
 from bench.config import ExperimentConfig, apply_overrides, experiment_preset
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
@@ -136,26 +136,31 @@ def _adapt_step(
     return Workload(partial(stepper, 0, images), network, optimizer=stepper.optimizer)
 
 
-def _folded(
+class _Sampling(NamedTuple):
+    """The calls a sampler makes: for each of its times, each window, and each step of a window."""
+
+    tabulate: partial
+    fold: partial
+    step: partial
+
+
+def _sampling(
     network: nn.Module, bands: int, rows: int, columns: int, batch: int, device: torch.device
-) -> tuple[partial, partial]:
-    """Return what a sampler calls once per window, and what it calls at every step."""
+) -> _Sampling:
     x = torch.rand(batch, bands, rows, columns, device=device)
     time = torch.full((batch,), 0.5, device=device)
     with torch.no_grad():
         if isinstance(network, AdaptedDenoiser):
             detail, image = network.predictor(x[:, :1], x)
-            once = partial(network.condition, image, detail)
-            return once, partial(network, x, time, once())
-        cond = torch.rand(batch, network.cond_channels, rows, columns, device=device)
-        if not hasattr(network, "condition"):
-            return partial(_nothing), partial(network, x, time, cond)
-        once = partial(network.condition, cond)
-        return once, partial(network, x, time, cond, cond_part=once())
-
-
-def _nothing() -> None:
-    """What there is to do once for a network without a conditional half."""
+            conditions = [image, detail]
+        else:
+            cond = torch.rand(batch, network.cond_channels, rows, columns, device=device)
+            network, conditions = SampledDenoiser(network).eval(), [cond]
+        tabulate = partial(network.time_part, time[:1])
+        fold = partial(network.condition, *conditions)
+        return _Sampling(
+            tabulate, fold, partial(network, x, time, fold(), tabulate().expand(batch))
+        )
 
 
 def _step(
@@ -166,8 +171,8 @@ def _step(
     batch: int,
     device: torch.device,
 ) -> Workload:
-    _, step = _folded(network, bands, size, size, batch, device)
-    return Workload(_inference(step), network)
+    calls = _sampling(network, bands, size, size, batch, device)
+    return Workload(_inference(calls.step), network)
 
 
 def _image(
@@ -215,7 +220,7 @@ def count_work(
     network = _meta_network(config, bands, stage, size, torch.device(device))
     meta = torch.device("meta")
     if kind == "step":
-        return count_flops(_folded(network, bands, size, size, batch, meta)[1])
+        return count_flops(_sampling(network, bands, size, size, batch, meta).step)
     x = _images(batch, bands, size, meta)
     time = torch.empty(batch, device=meta)
     if kind == "adapt_step":
@@ -248,7 +253,7 @@ def _meta_network(
 def flops_per_image(
     config: ExperimentConfig, bands: int, size: int, device: torch.device | str = "cpu"
 ) -> Flops:
-    """FLOPs of one fused image: predictor once, conditional parts per tile, every step.
+    """FLOPs of one fused image: predictor and times once, conditional parts per tile, every step.
 
     Args:
         config: the experiment; its sampler gives steps and tiles.
@@ -261,15 +266,18 @@ def flops_per_image(
     network = _meta_network(config, bands, "stage2", side, torch.device(device)).eval()
     fusion = DiffusionFusion(network, Diffusion(config.diffusion), config.sampler, device=meta)
     rows, columns, corners = fusion.tile_plan(size, size)
-    fold, step = map(count_flops, _folded(network, bands, rows, columns, 1, meta))
+    tabulate, fold, step = map(count_flops, _sampling(network, bands, rows, columns, 1, meta))
     predictor = None
     if isinstance(network, AdaptedDenoiser):
         whole = (_images(1, 1, size, meta), _images(1, bands, size, meta))
         predictor = count_flops(network.predictor, *whole)
 
     def total(reading: str) -> int:
-        once, window, each = (getattr(report, reading, 0) for report in (predictor, fold, step))
-        return once + len(corners) * (window + config.sampler.steps * each)
+        once, time, window, each = (
+            getattr(report, reading, 0) for report in (predictor, tabulate, fold, step)
+        )
+        steps = config.sampler.steps
+        return once + steps * time + len(corners) * (window + steps * each)
 
     return Flops(*map(total, Flops._fields))
 

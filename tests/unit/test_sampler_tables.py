@@ -98,6 +98,21 @@ def test_predictor_runs_once_per_image_and_the_condition_once_per_batch(monkeypa
     assert len(forward) == STEPS * len(condition)
 
 
+@pytest.mark.parametrize("network", ["adapted", "bare"])
+def test_what_the_time_decides_is_computed_once_per_step(monkeypatch, network):
+    denoiser = make_denoiser()
+    embed = counted(monkeypatch, type(denoiser.backbone), "embed")
+    gates = counted(monkeypatch, type(denoiser.low_rank), "gates")
+    ms, pan, lms = make_scene(count=2)
+    sampler = SamplerConfig(steps=STEPS, tile=24, overlap=8, batch=2)
+    if network == "adapted":
+        DiffusionFusion(denoiser, DIFFUSION, sampler).fuse(ms, pan, SENSOR, lms)
+    else:
+        DiffusionFusion(denoiser.backbone, DIFFUSION, sampler).restore(lms, lms)
+    assert len(embed) == STEPS
+    assert len(gates) == (STEPS if network == "adapted" else 0)
+
+
 @pytest.mark.slow
 def test_compiled_step_gives_the_same_image():
     denoiser = make_denoiser(backbone={"layers": 1})  # compiling takes half a minute a layer
