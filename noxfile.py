@@ -56,6 +56,13 @@ def efficiency(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def speed(session: nox.Session) -> None:
+    """The spectral operator and the sampler beside neuraloperator and the plain loop; rows."""
+    prepare(session, "test")
+    session.run("python", "protocols/speed.py", *session.posargs)
+
+
+@nox.session(default=False)
 def perf(session: nox.Session) -> None:
     """Speed as ratios to baselines in the same run; says what got slower since the last one."""
     prepare(session, "test")

@@ -1,6 +1,6 @@
 """Frozen configuration, presets, hashes, command-line flags. No torch."""
 
-from bench.config.cli import CommonFlags, run_command
+from bench.config.cli import CommonFlags, RunFlags, run_command
 from bench.config.errors import BenchError, ExitCode, MissingError, UsageError
 from bench.config.experiment import (
     AdapterConfig,
@@ -26,6 +26,7 @@ __all__ = [
     "ExitCode",
     "ExperimentConfig",
     "MissingError",
+    "RunFlags",
     "SamplerConfig",
     "StageConfig",
     "UsageError",

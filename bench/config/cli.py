@@ -14,14 +14,34 @@ from backbones import UnknownNameError
 from bench.config.allocator import keep_freed_memory
 from bench.config.errors import BenchError, ExitCode, UsageError
 
-__all__ = ["CommonFlags", "run_command"]
+__all__ = ["CommonFlags", "RunFlags", "run_command"]
 
 Flags = TypeVar("Flags")
 
 
-@dataclass(frozen=True)
-class CommonFlags:
-    """Flags with the same name and meaning in every verb and protocol."""
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """Flags with the same name and meaning in everything that computes cells."""
+
+    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    """Scale of the run: smoke (no claim), laptop (two cores), paper (a GPU)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    out: Path | None = None
+    """Result folder; the same folder continues a run."""
+    dry_run: bool = False
+    """Show the cells, which are done and what the rest may cost; run nothing."""
+    force: bool = False
+    """Run cells again that are done; weights that are trained already are used as they are."""
+    json: bool = False
+    """Print the result as JSON."""
+    quiet: bool = False
+    """No progress bar and no log below warnings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonFlags(RunFlags):
+    """What they share who run experiments: backbones on a data set."""
 
     backbone: tuple[str, ...] = ("fno",)
     """Backbones by name or glob, e.g. fno attention_unet '*conv*'."""
@@ -29,28 +49,14 @@ class CommonFlags:
     """sample (= sample-4), sample-8, or a folder of PanCollection HDF5 files."""
     sensor: str | None = None
     """Sensor of files that do not name theirs: WV3, WV2, QB, GF2, IKONOS, GeoEye1, none."""
-    preset: Literal["smoke", "laptop", "paper"] = "laptop"
-    """Scale of the run: smoke (no claim), laptop (two cores), paper (a GPU)."""
     seed: tuple[int, ...] = ()
     """Seeds; empty means the preset's own."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    out: Path | None = None
-    """Result folder; the same folder continues a run."""
     override: tuple[str, ...] = ()
     """Config fields, e.g. stage1.steps=200 backbone.modes=16."""
     backbone_module: Path | None = None
     """Python file that registers a backbone of your own."""
-    dry_run: bool = False
-    """Show the cells, which are done and what the rest may cost; run nothing."""
     list: bool = False
     """List what can be named here (backbones, presets, datasets) and stop."""
-    force: bool = False
-    """Run cells again that are done; weights that are trained already are used as they are."""
-    json: bool = False
-    """Print the result as JSON."""
-    quiet: bool = False
-    """No progress bar and no log below warnings."""
 
 
 def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: str) -> None:

@@ -213,6 +213,8 @@ COST: tuple[MetricSpec, ...] = (
     ),
     MetricSpec("latency_step", "Sampling step", "ms", "lower", None, "one denoising step, adapted"),
     MetricSpec("latency_image", "Inference time", "s", "lower", None, "one fused image, all steps"),
+    MetricSpec("latency_call", "Time", "ms", "lower", None, "what the row's config names"),
+    MetricSpec("flops_call", "FLOPs as executed", "GFLOP", "lower", None, "of the same call"),
     MetricSpec("mem_peak_forward", "Peak memory, forward", "MiB", "lower", None, "fresh process"),
     MetricSpec("mem_peak_train", "Peak memory, training", "MiB", "lower", None, "fresh process"),
     MetricSpec("mem_peak_adapt", "Peak memory, stage II", "MiB", "lower", None, "fresh process"),

@@ -30,6 +30,7 @@ from bench.reporting.figures import (
 from bench.reporting.html import Section, render_html
 from bench.reporting.images import fused_images
 from bench.reporting.paper import load_paper_words
+from bench.reporting.speed import BASELINE, speed_tables
 from bench.reporting.summary import (
     metric_header,
     metrics_in,
@@ -284,6 +285,10 @@ def _cost_sections(
         modules = rows[rows["metric"] == _MODULES]
         ceilings = rows[rows["method"] == "machine"]
         rows = rows[(rows["kind"] == "cost") & (rows["method"] != "machine")]
+        if BASELINE in rows:
+            in_turns = rows[BASELINE].notna()
+            section.tables += speed_tables(rows[in_turns], ceilings, f"{name}-speed")
+            rows = rows[~in_turns]
         settings = _settings_of_each(rows)
         by = [*_IDENTITY, *settings]
         for condition in ("size", "batch", "precision", "split"):
@@ -311,7 +316,7 @@ def _cost_sections(
 def _machines(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> pd.Series:
     """Return the class of machine of every row."""
     classes = {run_id: machine_class(record["machine"]) for run_id, record in runs.items()}
-    return rows["run_id"].map(classes).fillna("unknown machine")
+    return rows["run_id"].map(classes).astype(object).fillna("unknown machine")
 
 
 def _settings_of_each(rows: pd.DataFrame) -> list[str]:

@@ -17,6 +17,7 @@ from bench.running.experiments import (
 from bench.running.layout import default_folder, requested_experiments, workspace
 from bench.running.presenting import present, print_choices
 from bench.running.runner import run_cells
+from bench.running.speed import speed_cell
 
 __all__ = [
     "Cell",
@@ -37,6 +38,7 @@ __all__ = [
     "requested_experiments",
     "resolve_device",
     "run_cells",
+    "speed_cell",
     "stage_checkpoints",
     "train_experiment",
     "workspace",

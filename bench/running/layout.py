@@ -10,6 +10,7 @@ from backbones.registry import BACKBONES
 from bench.config import (
     CommonFlags,
     ExperimentConfig,
+    RunFlags,
     apply_overrides,
     experiment_preset,
     preset_seeds,
@@ -37,7 +38,7 @@ def default_folder(flags: CommonFlags, protocol: str) -> Path:
     return results_home() / "runs" / protocol / f"{dataset}-{flags.preset}"
 
 
-def workspace(flags: CommonFlags) -> Workspace:
+def workspace(flags: RunFlags) -> Workspace:
     """Return where and on what to run."""
     return Workspace(
         checkpoints=results_home() / "runs" / "checkpoints",
