@@ -11,6 +11,7 @@ if not __package__:
 
 from bench.config import CommonFlags, ExitCode, UsageError, run_command
 
+PROTOCOL = "bill"  # protocols/efficiency.py has another grid, and the name of efficiency
 VERSION = 2
 
 
@@ -29,7 +30,8 @@ class Flags(CommonFlags):
     threads: int = 1
     """CPU threads; with one, times are CPU time, which a busy neighbour cannot lengthen."""
     timeout: float = 600.0
-    """Seconds after which a measurement of one backbone is given up; a row says so."""
+    """Seconds that the joint timing of all backbones at one size may take, and one measurement of
+    memory; backbones are taken from the fastest on while they fit, a row says who did not."""
     fit: str | None = None
     """Memory, e.g. 8GiB: also find the largest training batch and image within it, to 5 %."""
     modules: bool = False
@@ -90,11 +92,11 @@ def main(flags: Flags) -> int:
     cells = [cell for grid in grids for cell in grid.cells()]
     if not cells:
         raise UsageError("nothing to measure: --size and --batch need a value each")
-    folder = default_folder(flags, "efficiency")
+    folder = default_folder(flags, PROTOCOL)
     code = run_cells(
         cells,
         folder,
-        protocol="efficiency",
+        protocol=PROTOCOL,
         version=VERSION,
         config={"preset": flags.preset, "experiments": configs},
         force=flags.force,

@@ -34,14 +34,15 @@ def main(flags: Flags) -> int:
     """Write the report; print its tables, then the path of its page."""
     from bench.config import UsageError
     from bench.records import load_rows, load_runs
-    from bench.reporting.build import write_report
+    from bench.reporting.build import quality_sections, write_report
 
     if not flags.results:
         raise UsageError("no result folder named, e.g. results/published")
     name = flags.results[0].resolve().name
     out = flags.out or results_home() / "reports" / name
     rows, runs = load_rows(*flags.results), load_runs(*flags.results)
-    sections, paths = write_report(rows, runs, out, title=f"Results: {name}")
+    more = quality_sections(rows, runs)
+    sections, paths = write_report(rows, runs, out, title=f"Results: {name}", more=more)
     if flags.json:
         print(json.dumps([str(path) for path in paths], indent=2))
     else:

@@ -28,6 +28,8 @@ from bench.measure.environment import gpu_state, measured_device
 __all__ = ["Clock", "Ratio", "Timing", "paired_ratio", "time_interleaved"]
 
 Clock = Literal["cpu", "wall", "device"]
+_LONG = 10
+"""Times ``min_sample_s`` from which one call is a sample beyond doubt."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Timing:
         device: seconds per call between CUDA events; None on a CPU.
         clock: which of them ``median``, ``q1`` and ``q3`` speak of.
         calls: calls per sample.
-        warmup: calls before the first sample.
+        warmup: calls before the first sample, those that settled ``calls`` included.
         threads: torch threads.
         load: one-minute load average before and after; None where the system has none.
         gpu_state: clocks and throttling before and after; None without NVML.
@@ -121,6 +123,7 @@ def time_interleaved(
     rounds: int = 11,
     min_sample_s: float = 0.02,
     warmup: int = 2,
+    warm: bool = False,
     threads: int = 1,
     device: str | torch.device = "cpu",
     clock: Clock | None = None,
@@ -133,7 +136,10 @@ def time_interleaved(
         competitors: name -> call without arguments.
         rounds: samples per competitor.
         min_sample_s: each sample repeats the call until it should take this long.
-        warmup: calls of each before anything is timed.
+        warmup: calls of each before anything is timed. Two are enough for a call that takes ten
+            times ``min_sample_s`` or more; others are then called on to settle how many calls make
+            a sample.
+        warm: each has been called once already, and that counts as the first of the two.
         threads: torch threads while timing.
         device: where the calls work; on ``cuda`` they are timed by events and synchronised.
         clock: for ``median`` and quartiles; by default ``device`` on a GPU, ``cpu`` with one
@@ -163,23 +169,33 @@ def time_interleaved(
     def state() -> dict[str, Any] | None:
         return gpu_state(device.index) if on_gpu else None
 
+    def seconds(name: str, count: int) -> float:
+        took = sample(name, count)
+        # On a CPU a neighbour's turn on the core lengthens the wall time alone.
+        return took.wall if on_gpu else min(took.wall, took.cpu)
+
+    def settle(name: str) -> tuple[int, int]:
+        """Return the calls that make a sample, and the calls it took to know."""
+        for made in range(1, warmup + 1):
+            if seconds(name, 1) >= _LONG * min_sample_s and made + warm > 1:
+                return 1, made
+        made, calls = warmup, 1
+        for _ in range(2):  # the first estimate of something short is mostly overhead
+            took = seconds(name, calls)
+            made += calls
+            calls = max(1, math.ceil(min_sample_s / max(1e-9, took)))
+        return calls, made
+
     order = random.Random(seed)
     names = list(competitors)
     samples: dict[str, list[_Sample]] = {name: [] for name in names}
-    calls = dict.fromkeys(names, 1)
     with _quiet(threads):
         before = _load(), state()
-        for name in names:
-            sample(name, warmup)
-            for _ in range(2):  # the first estimate of something short is mostly overhead
-                took = sample(name, calls[name])
-                # On a CPU a neighbour's turn on the core lengthens the wall time alone.
-                seconds = took.wall if on_gpu else min(took.wall, took.cpu)
-                calls[name] = max(1, math.ceil(min_sample_s / max(1e-9, seconds)))
+        settled = {name: settle(name) for name in names}
         for _ in range(rounds):
             order.shuffle(names)
             for name in names:
-                samples[name].append(sample(name, calls[name]))
+                samples[name].append(sample(name, settled[name][0]))
                 if progress is not None:
                     progress()
         after = _load(), state()
@@ -189,8 +205,8 @@ def time_interleaved(
             cpu=tuple(taken.cpu for taken in samples[name]),
             device=tuple(taken.device for taken in samples[name]) if on_gpu else None,
             clock=clock,
-            calls=calls[name],
-            warmup=warmup,
+            calls=settled[name][0],
+            warmup=settled[name][1],
             threads=threads,
             load=None if before[0] is None else (before[0], after[0]),
             gpu_state=None if before[1] is None else (before[1], after[1]),

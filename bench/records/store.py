@@ -27,7 +27,7 @@ __all__ = ["RunFolder", "latest"]
 
 logger = logging.getLogger(__name__)
 
-OUTCOMES = frozenset({"ok", "oom", "diverged"})
+OUTCOMES = frozenset({"ok", "oom", "diverged", "skip"})
 """Statuses that stand: a run that continues repeats cells of any other status."""
 
 
@@ -126,7 +126,7 @@ class RunFolder:
         return latest(self.rows()) if self.rows_path.is_file() else []
 
     def finished(self) -> set[str]:
-        """Return the cells that need no repeat: all their rows are ok, oom or diverged."""
+        """Return the cells that need no repeat: no row of theirs is outside :data:`OUTCOMES`."""
         rows = self.latest()
         cells = {row.cell_id for row in rows}
         return cells - {row.cell_id for row in rows if row.status not in OUTCOMES}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -482,21 +483,30 @@ def quality_sections(
 ) -> list[Section]:
     """Return quality against what training cost, a section per data set and class of machine.
 
+    A configuration that several folders hold is one point; of what differs in a setting that rows
+    do not show (a seed apart) the last counts.
+
     Args:
         rows: of accuracy runs.
         runs: their provenance.
         quality: an accuracy metric of the reduced-resolution set.
     """
-    frame = to_frame(rows)
-    frame = frame[frame["method"].isin(["nodiff", "diffusion"]) & frame["backbone"].notna()]
-    frame = frame[frame["metric"].isin([quality, *_TRAINING_COST])]
-    frame = frame.assign(machine=_machines(frame, runs))
-    sections = []
-    for number, ((dataset, machine), group) in enumerate(
-        frame.groupby(["dataset", "machine"], sort=False)
-    ):
+    frames = []
+    for machine, of_machine in _by_machine(_with_settings_of_training(rows), runs).items():
+        frame = to_frame(of_machine)
+        frame = frame[frame["method"].isin(["nodiff", "diffusion"]) & frame["backbone"].notna()]
+        frame = frame[frame["metric"].isin([quality, *_TRAINING_COST])]
+        measured = frame.loc[frame["metric"] == quality, "cell_id"]
+        frame = frame[frame["cell_id"].isin(measured)]
+        frames += [(dataset, machine, g) for dataset, g in frame.groupby("dataset", sort=False)]
+    sections: list[Section] = []
+    for dataset, machine, group in frames:
         settings = _settings_of_each(group)
         by = ["backbone", *settings]
+        last = group.groupby([*by, "seed"], dropna=False)["cell_id"].transform("last")
+        group = group[group["cell_id"] == last]
+        number = len(sections) + 1
+        suffix = f"-{number}" if sections else ""
         section = Section(f"Quality against cost on {dataset}, {machine}")
         presets = group["config.preset"].dropna().unique() if "config.preset" in group else []
         notes = [SAMPLE_NOTE] if str(dataset).startswith("sample") else []
@@ -509,22 +519,49 @@ def quality_sections(
                 points = points.drop(columns=f"{quality}_std")
             points["label"] = [_point_label(point, settings) for _, point in points.iterrows()]
             if len(points) > 1:
-                suffix = f"-{number + 1}" if number else ""
                 section.figures[f"quality-{cost}{suffix}"] = pareto_scatter(
                     points, cost=cost, quality=quality, labels="label",
                     title=f"Quality against cost, {dataset}", note=" ".join([*notes, machine]),
                 )  # fmt: skip
         if section.figures:
             table = metric_table(
-                group, by, name=f"quality-{number + 1}", title=section.title, notes=notes
+                group, by, name=f"quality-{number}", title=section.title, notes=notes
             )
             section.tables.append(table)
             sections.append(section)
     return sections
 
 
+def _with_settings_of_training(rows: Iterable[Row]) -> list[Row]:
+    """Give rows of one training the settings that any of them has.
+
+    A grid writes down what it varies: the default number of modes is a setting in an ablation and
+    none in a comparison of backbones.
+    """
+    rows = list(rows)
+    known: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        known.setdefault(row.config.get("training", ""), {}).update(row.config)
+    return [
+        replace(row, config={**known[row.config["training"]], **row.config})
+        if "training" in row.config
+        else row
+        for row in rows
+    ]
+
+
+def _by_machine(rows: Iterable[Row], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Row]]:
+    """Sort rows by class of machine, so that a repeat elsewhere does not replace them."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        known = row.run_id in runs
+        machine = machine_class(runs[row.run_id]["machine"]) if known else "unknown machine"
+        groups.setdefault(machine, []).append(row)
+    return groups
+
+
 def _point_label(point: pd.Series, settings: Sequence[str]) -> str:
-    words = [f"{short_name(c)} {plain(point[c])}" for c in settings if point[c] == point[c]]
+    words = [f"{short_name(c)} {plain(point[c])}" for c in settings if pd.notna(point[c])]
     return " ".join([point["backbone"], *words])
 
 

@@ -15,8 +15,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from bench.config.errors import UsageError
 from bench.config.metric_specs import METRIC_SPECS
@@ -333,12 +337,91 @@ def bar_panels(
 
 
 def _label_logarithmic(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers, more than powers of ten where it is short."""
+    """Label a logarithmic axis with plain numbers, as few as tell the scale: three or more."""
     low, high = axis.get_view_interval()
-    short = np.log10(high / low) < 2.5
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
+    locators = [LogLocator(subs=subs) for subs in ((1,), (1, 2, 5), (1, 2, 3, 5, 7))]
+    for locator in [*locators, MaxNLocator(4)]:  # of less than a factor of two evenly spaced ones
+        axis.set_major_locator(locator)
+        if sum(low <= tick <= high for tick in axis.get_majorticklocs()) >= 3:
+            break
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+_BESIDE = (
+    ((6, 5), "left", "bottom"),
+    ((6, -5), "left", "top"),
+    ((-6, 5), "right", "bottom"),
+    ((-6, -5), "right", "top"),
+    ((0, 8), "center", "bottom"),
+    ((0, -8), "center", "top"),
+)
+"""Where the name of a point may stand, best first: offset in points, its alignment there."""
+_LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+
+
+def _name_points(
+    axes: Axes, points: pd.DataFrame, lines: Sequence[tuple[Sequence[float], Sequence[float]]]
+) -> None:
+    """Write a name beside each point: inside the axes, clear of points, lines and other names.
+
+    Where that takes some distance, a thin line leads to it.
+
+    Args:
+        axes: with its final limits.
+        points: columns x, y (data coordinates), name, colour.
+        lines: (x, y) of the corners of lines.
+    """
+    figure = axes.get_figure()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.get_layout_engine().execute(figure)  # so that the axes are where they will be
+    dot = figure.dpi / 72
+    centres = axes.transData.transform(points[["x", "y"]].to_numpy(float))
+    taken = [_box_around(centre, 4 * dot) for centre in centres]
+    for x, y in lines:
+        corners = axes.transData.transform(np.column_stack([x, y]))
+        along = np.linspace(0, len(corners) - 1, 60 * len(corners))
+        places = [np.interp(along, range(len(corners)), corners[:, k]) for k in (0, 1)]
+        taken += [_box_around(place, dot) for place in zip(*places, strict=True)]
+    for point in points.itertuples():
+        tried = []
+        for distance, leader in ((1, None), (2.5, _LEADER)):
+            for (right, up), across, along in _BESIDE:
+                text = axes.annotate(
+                    point.name,
+                    (point.x, point.y),
+                    xytext=(distance * right, distance * up),
+                    textcoords="offset points",
+                    ha=across,
+                    va=along,
+                    fontsize=8,
+                    color=point.colour,
+                    arrowprops=leader,
+                    in_layout=False,
+                )
+                text.update_positions(renderer)
+                box = Text.get_window_extent(text, renderer)  # without the leader
+                outside = _area(box) - _common_area(box, axes.bbox)
+                overlap = sum(_common_area(box, other) for other in taken)
+                tried.append((100 * outside + overlap, len(tried), text, box))
+        _, _, best, box = min(tried, key=lambda entry: entry[:2])
+        for _, _, text, _ in tried:
+            if text is not best:
+                text.remove()
+        taken.append(box)
+
+
+def _box_around(centre: Sequence[float], radius: float) -> Bbox:
+    return Bbox.from_extents(*np.subtract(centre, radius), *np.add(centre, radius))
+
+
+def _area(box: Bbox) -> float:
+    return box.width * box.height
+
+
+def _common_area(one: Bbox, other: Bbox) -> float:
+    common = Bbox.intersection(one, other)
+    return 0.0 if common is None else _area(common)
 
 
 def captions(figure: Figure, title: str | None, note: str | None) -> None:
@@ -436,7 +519,7 @@ def pareto_scatter(
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
-    """Draw quality against cost with the Pareto front; dominated points are faded.
+    """Draw quality against cost with the Pareto front; dominated points are hollow.
 
     Args:
         points: one line per choice, with columns ``labels``, ``cost`` and ``quality``; the latter
@@ -453,35 +536,41 @@ def pareto_scatter(
     front = pareto_front(points[cost], points[quality], higher_is_better=higher)
     figure = Figure(figsize=(5.2, 3.8))
     axes = figure.subplots()
-    order = np.argsort(points[cost].to_numpy())
-    edge = points.iloc[order[front[order]]]
-    steps = {"drawstyle": "steps-post", "linestyle": "--", "color": "0.5", "zorder": 1}
-    axes.plot(edge[cost], edge[quality], label="Pareto front", **steps)
     names = list(points[labels])
     for on_front, (_, point) in zip(front, points.iterrows(), strict=True):
+        colour = colour_of(point.get("backbone", point[labels]), names)
         axes.errorbar(
             point[cost],
             point[quality],
             yerr=point.get(f"{quality}_std"),
             marker="o",
-            color=colour_of(point.get("backbone", point[labels]), names),
-            alpha=1.0 if on_front else 0.45,
-        )
-        axes.annotate(
-            point[labels],
-            (point[cost], point[quality]),
-            xytext=(6, 5),
-            textcoords="offset points",
-            fontsize=8,
-            alpha=1.0 if on_front else 0.6,
+            color=colour,
+            markerfacecolor=colour if on_front else "white",
         )
     axes.set_xscale("log")
     axes.margins(x=0.18, y=0.15)
+    x_limits, y_limits = axes.get_xlim(), axes.get_ylim()
+    edge = points[front].sort_values(cost)
+    # From the worst quality up to the cheapest point, and on from the best one: one point is a
+    # front as well.
+    x = [edge[cost].iloc[0], *edge[cost], x_limits[1]]
+    y = [y_limits[not higher], *edge[quality], edge[quality].iloc[-1]]
+    corners = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
+    axes.plot(*corners, linestyle="--", color="0.5", linewidth=1.2, zorder=1)
+    axes.set_xlim(x_limits)
+    axes.set_ylim(y_limits)
     _label_logarithmic(axes.xaxis)
     axes.set_xlabel(metric_header(cost))
     axes.set_ylabel(metric_header(quality))
-    axes.legend(loc="best")
+    of_front = {"linestyle": "--", "linewidth": 1.2, "marker": "o", "color": "0.5"}
+    others = {"linestyle": "", "marker": "o", "color": "0.5", "markerfacecolor": "white"}
+    handles = [Line2D([], [], label="Pareto front", **of_front)]
+    handles += [] if front.all() else [Line2D([], [], label="dominated", **others)]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     captions(figure, title, note)
+    named = {"x": points[cost], "y": points[quality], "name": names}
+    named |= {"colour": np.where(front, "black", "0.4")}
+    _name_points(axes, pd.DataFrame(named), [corners])
     return figure
 
 
@@ -513,27 +602,18 @@ def roofline(
     x = np.array([low, ridge, high])
     axes.plot(x, np.minimum(peak_gflops, bandwidth_gbs * x), color="black", label="ceiling")
     names = list(points["label"])
-    for rank, point in enumerate(points.sort_values("intensity").itertuples()):
-        colour = colour_of(point.label, names)
-        ceiling = min(peak_gflops, bandwidth_gbs * point.intensity)
-        axes.plot(point.intensity, point.gflops, "o", color=colour)
-        axes.annotate(
-            f"{point.label} ({point.gflops / ceiling:.0%})",
-            (point.intensity, point.gflops),
-            xytext=(5, -11 if rank % 2 else 5),  # neighbours at one height stay apart
-            textcoords="offset points",
-            fontsize=8,
-        )
+    for point in points.itertuples():
+        axes.plot(point.intensity, point.gflops, "o", color=colour_of(point.label, names))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
     axes.annotate(
         f"{format_number(peak_gflops)} GFLOP/s, {format_number(bandwidth_gbs)} GB/s (measured)",
-        (ridge, peak_gflops),
-        xytext=(0, 8),
+        (high, peak_gflops),
+        xytext=(-2, 6),
         textcoords="offset points",
         fontsize=8,
-        ha="center",
+        ha="right",
     )
     axes.set_xlabel("arithmetic intensity (FLOP per byte)")
     axes.set_ylabel("achieved (GFLOP/s)")
@@ -541,6 +621,10 @@ def roofline(
     _label_logarithmic(axes.xaxis)
     _label_logarithmic(axes.yaxis)
     captions(figure, title, " ".join(filter(None, ["In brackets: share of the ceiling.", note])))
+    shares = points["gflops"] / np.minimum(peak_gflops, bandwidth_gbs * points["intensity"])
+    shown = [f"{name} ({share:.0%})" for name, share in zip(names, shares, strict=True)]
+    named = {"x": points["intensity"], "y": points["gflops"], "name": shown, "colour": "black"}
+    _name_points(axes, pd.DataFrame(named), [(x, np.minimum(peak_gflops, bandwidth_gbs * x))])
     return figure
 
 

@@ -2,16 +2,19 @@
 
 Competitors share a grid: they are timed round by round against each other, and a cell's identity
 names them all, so that rows that stand side by side were measured side by side. What one of them
-cannot do is its row; the others go on.
+cannot do is its row; the others go on. A joint timing has a budget, and the fastest go first: what
+the slowest would add must not cost the others their rows.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,15 +24,22 @@ import psutil
 import torch
 
 from backbones.registry import BACKBONES
-from bench.config import ExperimentConfig, UsageError, config_hash
+from bench.config import (
+    ExperimentConfig,
+    UsageError,
+    apply_overrides,
+    config_hash,
+    experiment_preset,
+)
 from bench.config.metric_specs import METRIC_SPECS
 from bench.measure import (
     CONVENTION,
     Fit,
+    FlopCounter,
     FlopReport,
     MemoryReport,
     Timing,
-    Workload,
+    UnknownOperatorError,
     count_parameters,
     count_traffic,
     gpu_energy_joules,
@@ -53,7 +63,7 @@ from bench.running.workloads import (
 )
 from bench.training import Progress
 
-__all__ = ["CostGrid", "ceilings_cell"]
+__all__ = ["CostGrid", "ceilings_cell", "timing_conditions"]
 
 _log = logging.getLogger(__name__)
 _MIB = 2**20
@@ -92,6 +102,14 @@ _LATENCY: dict[Kind, tuple[str, float]] = {
 }
 _ENERGY: dict[Kind, str] = {"train_step": "energy_train_step", "image": "energy_image"}
 _ENERGY_SECONDS = 3.0  # the counter of a GPU moves every 20 to 100 ms
+_CALLS_BESIDE_ROUNDS = 2  # of a slow competitor: the one that shows how slow, and a warm-up
+_MEMORY_STEPS = 5  # in a fresh process: warm-up, peak, saved tensors, two for the allocator
+_FRESH_SECONDS = 4.0  # until a fresh process has imported torch and built its network
+_FORWARDS: dict[Kind, int] = {"forward": 1, "train_step": 3, "adapt_step": 6, "step": 2}
+"""A call in forward passes of the bare backbone, roughly: a backward pass takes two of them, and
+predictor and adapters double what there is."""
+_GUESS_ERROR = 2.0
+"""How far off a guess may be: what is guessed beyond a limit by more than that is not tried."""
 _STOCK = {
     "torch FlopCounterMode": "flops_stock",
     "fvcore x2": "flops_fvcore",
@@ -105,6 +123,13 @@ class _Failure(NamedTuple):
 
     status: str
     reason: str
+
+
+class _Entrant(NamedTuple):
+    """A competitor that was called once, and the seconds it took."""
+
+    step: Callable[[], object]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -121,7 +146,8 @@ class CostGrid:
         kinds: what to measure, as of :func:`bench.running.workloads.build_workload`.
         threads: torch threads while timing and in fresh processes.
         rounds: timing rounds.
-        timeout: seconds for one measurement of one backbone.
+        timeout: seconds for one joint timing - of all competitors, warm-up included, the fastest
+            taken first as long as they fit -, and for one fresh process.
         stock: also ask stock FLOP counters.
         modules: also keep FLOPs by module.
         fit: memory, e.g. ``8GiB``: also search for the largest batch and image within it.
@@ -185,6 +211,7 @@ class CostGrid:
                 "kinds": self.kinds,
                 "threads": self.threads,
                 "rounds": self.rounds,
+                "timeout": self.timeout,
                 "stock": self.stock,
                 "modules": self.modules,
                 "fit": self.fit,
@@ -204,6 +231,7 @@ class CostGrid:
                 "config": {**settings, "training": config_hash(settings)},
             },
             execute=lambda context: self._measure(context, config),
+            estimate=lambda: self._estimate(config),
         )
 
     def _measure(self, context: Context, config: ExperimentConfig) -> list[Row]:
@@ -233,6 +261,50 @@ class CostGrid:
             "device": str(self.device),
             "backbone_module": self.backbone_module,
         }
+
+    # Guesses
+
+    def _guess(self, kind: Kind, config: ExperimentConfig) -> float:
+        """Guess the seconds of one call from its FLOPs and the speed on a small image.
+
+        Returns 0 for what cannot be run or counted: measuring it will say why.
+        """
+        key = (self.preset, config.backbone, self.overrides, self.bands)
+        side, forwards = self.size, _FORWARDS.get(kind)
+        if kind == "image":
+            side = min(config.sampler.tile or self.size, self.size)
+            forwards = _FORWARDS["step"] * config.sampler.steps * (self.size / side) ** 2
+        try:
+            speed = _forward_speed(*key, self.device, self.threads)
+            seconds = _forward_flops(*key, side) / speed
+        except Exception:  # a user's own network may raise anything
+            return 0.0
+        return self.batch * forwards * seconds
+
+    def _memory_kinds(self, config: ExperimentConfig) -> list[Kind]:
+        return list(dict.fromkeys(_NEEDS.get(kind, kind) for kind in self._kinds_of(config)))
+
+    @property
+    def _workers(self) -> int:
+        """Fresh processes at once: two do not see each other's memory; on a GPU they would."""
+        return 2 if self.device.type == "cpu" and (os.cpu_count() or 1) > 1 else 1
+
+    def _estimate(self, config: ExperimentConfig) -> float:
+        """Guess the seconds of a backbone's share of the grid, the searches of ``fit`` left out."""
+        if self.misfit(config) is not None:
+            return 0.0
+        processes = [
+            min(self.timeout, _FRESH_SECONDS + _MEMORY_STEPS * self._guess(kind, config))
+            for kind in self._memory_kinds(config)
+            if not self._hopeless(kind, config, _MEMORY_STEPS)
+        ]
+        calls = self.rounds + _CALLS_BESIDE_ROUNDS
+        timings = [calls * self._guess(kind, config) for kind in self._kinds_of(config)]
+        return (
+            sum(processes) / self._workers
+            + sum(seconds for seconds in timings if seconds <= self.timeout)
+            + 2 * _FRESH_SECONDS * self.stock
+        )
 
     # FLOPs
 
@@ -286,14 +358,15 @@ class CostGrid:
     def _report(self, kind: Kind, config: ExperimentConfig) -> MemoryReport:
         """Return a measurement of memory; the first call takes those of all competitors."""
         if not self._memory:
-            wanted = [
-                (needed, config)
-                for config in self.experiments
-                if self.misfit(config) is None
-                for needed in dict.fromkeys(_NEEDS.get(k, k) for k in self._kinds_of(config))
-            ]
-            # Two processes do not see each other's memory; on a GPU they would.
-            workers = 2 if self.device.type == "cpu" and (os.cpu_count() or 1) > 1 else 1
+            wanted = []
+            for one in self.experiments:
+                for needed in self._memory_kinds(one) if self.misfit(one) is None else ():
+                    if hopeless := self._hopeless(needed, one, _MEMORY_STEPS):
+                        report = MemoryReport(hopeless.status, reason=hopeless.reason)
+                        self._memory[needed, one.backbone] = report
+                    else:
+                        wanted.append((needed, one))
+            workers = self._workers
             name = f"memory at {self.size} pixels, batch {self.batch}"
             pool = ThreadPoolExecutor(workers)
             with self.progress.task(name, len(wanted)) as task:
@@ -393,7 +466,7 @@ class CostGrid:
             rows.append(
                 _row(
                     context, metric, scale * timing.median, samples,
-                    config={**context.fields["config"], "timing": _conditions(timing)},
+                    config={**context.fields["config"], "timing": timing_conditions(timing)},
                 )
             )  # fmt: skip
         return rows
@@ -402,18 +475,24 @@ class CostGrid:
         """Time all competitors that can, once, interleaved."""
         if kind not in self._timings:
             outcomes: dict[str, Timing | _Failure] = {}
-            ready: dict[str, Workload] = {}
+            entrants: dict[str, _Entrant] = {}
             for config in self.experiments:
                 if self.misfit(config) is None and kind in self._kinds_of(config):
-                    built = self._ready(kind, config)
-                    (outcomes if isinstance(built, _Failure) else ready)[config.backbone] = built
+                    entrant = self._enter(kind, config)
+                    if isinstance(entrant, _Failure):
+                        outcomes[config.backbone] = entrant
+                    else:
+                        entrants[config.backbone] = entrant
+            outcomes |= self._over_budget(entrants)
+            ready = {name: one.step for name, one in entrants.items() if name not in outcomes}
             if ready:
                 name = f"timing {kind} at {self.size} pixels, batch {self.batch}"
                 _log.info("%s: %s", name, ", ".join(ready))
                 with self.progress.task(name, self.rounds * len(ready)) as task:
                     outcomes |= time_interleaved(
-                        {backbone: workload.step for backbone, workload in ready.items()},
+                        ready,
                         rounds=self.rounds,
+                        warm=True,
                         threads=self.threads,
                         device=self.device,
                         progress=task.advance,
@@ -421,37 +500,45 @@ class CostGrid:
             self._timings[kind] = outcomes
         return self._timings[kind]
 
-    def _ready(self, kind: Kind, config: ExperimentConfig) -> Workload | _Failure:
+    def _enter(self, kind: Kind, config: ExperimentConfig) -> _Entrant | _Failure:
         """Build a competitor and call it once, unless it takes too much memory or time."""
         report = self._report(_NEEDS.get(kind, kind), config)
         if report.status != "ok":
             return _Failure(report.status, f"its memory was not measured: {report.reason}")
-        calls = self.rounds + 5  # warm-up, two estimates, and the call here
-        predicted = self._image_seconds(config) if kind == "image" else 0.0
-        if calls * predicted <= self.timeout:
-            try:
-                workload = build_workload(**self._arguments(kind, config))
+        if hopeless := self._hopeless(kind, config, self.rounds + _CALLS_BESIDE_ROUNDS):
+            return hopeless
+        try:
+            step = build_workload(**self._arguments(kind, config)).step
+            with _torch_threads(self.threads):
                 began = time.perf_counter()
-                workload.step()
+                step()
                 self._synchronise()
-                predicted = time.perf_counter() - began
-            except Exception as error:  # one competitor's failure; the others are timed
-                return _failure(error)
-        if calls * predicted > self.timeout:
-            return _Failure(
-                "timeout",
-                f"{calls} calls of about {predicted:.3g} s are more than {self.timeout:g} s",
-            )
-        return workload
+                return _Entrant(step, time.perf_counter() - began)
+        except Exception as error:  # one competitor's failure; the others are timed
+            return _failure(error)
 
-    def _image_seconds(self, config: ExperimentConfig) -> float:
-        """Guess the seconds of a whole image from those of a forward pass; 0 without one."""
-        forward = self._timed("forward").get(config.backbone) if "forward" in self.kinds else None
-        if not isinstance(forward, Timing):
-            return 0.0
-        image = flops_per_image(config, self.bands, self.size, self.device).executed
-        once = count_work("forward", config, self.bands, self.size, 1, self.device).executed
-        return forward.median * image / once
+    def _hopeless(self, kind: Kind, config: ExperimentConfig, calls: int) -> _Failure | None:
+        """Return why something is not even begun; None if it may end in time."""
+        seconds = self._guess(kind, config)
+        if calls * seconds <= _GUESS_ERROR * self.timeout:
+            return None
+        reason = f"{calls} calls of an estimated {seconds:.3g} s are far more than"
+        return _Failure("skip", f"{reason} {self.timeout:g} s (--timeout)")
+
+    def _over_budget(self, entrants: Mapping[str, _Entrant]) -> dict[str, _Failure]:
+        """Return those that do not fit into one joint timing, taken from the fastest on."""
+        calls = self.rounds + _CALLS_BESIDE_ROUNDS
+        left_out = {}
+        together = 0.0
+        for name, (_, seconds) in sorted(entrants.items(), key=lambda item: item[1].seconds):
+            together += seconds
+            if calls * together > self.timeout:
+                left_out[name] = _Failure(
+                    "skip",
+                    f"{calls} rounds of about {together:.3g} s, its own share {seconds:.3g} s,"
+                    f" are more than {self.timeout:g} s (--timeout)",
+                )
+        return left_out
 
     def _energy_rows(self, context: Context, config: ExperimentConfig) -> list[Row]:
         if self.device.type != "cuda" or gpu_energy_joules(self.device.index) is None:
@@ -479,6 +566,62 @@ class CostGrid:
             torch.cuda.synchronize(self.device)
 
 
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.cache
+def _network_on_meta(
+    preset: str, backbone: str, overrides: tuple[str, ...], bands: int
+) -> torch.nn.Module:
+    config = apply_overrides(experiment_preset(preset, backbone), overrides)
+    with torch.device("meta"):
+        return build_network(config, bands, stage="stage1")
+
+
+@functools.cache
+def _forward_flops(
+    preset: str, backbone: str, overrides: tuple[str, ...], bands: int, size: int
+) -> int:
+    """Count the FLOPs of a forward pass on one image; its pixels where they cannot be counted."""
+    network = _network_on_meta(preset, backbone, overrides, bands)
+    x, cond = (
+        torch.empty(1, channels, size, size, device="meta")
+        for channels in (bands, network.cond_channels)
+    )
+    try:
+        with torch.no_grad(), FlopCounter() as counter:
+            network(x, torch.empty(1, device="meta"), cond)
+    except UnknownOperatorError:
+        return size**2
+    return counter.total
+
+
+@functools.cache
+def _forward_speed(
+    preset: str,
+    backbone: str,
+    overrides: tuple[str, ...],
+    bands: int,
+    device: torch.device,
+    threads: int,
+) -> float:
+    """Time a forward pass on one small image: what :func:`_forward_flops` counts, per second."""
+    patch = apply_overrides(experiment_preset(preset, backbone), overrides).patch
+    side = patch if device.type == "cpu" else 4 * patch  # a patch is too little for a GPU
+    step = build_workload("forward", preset, backbone, overrides, bands, side, 1, str(device)).step
+    timing = time_interleaved(
+        {backbone: step}, rounds=3, min_sample_s=0.0, threads=threads, device=device
+    )[backbone]
+    return _forward_flops(preset, backbone, overrides, bands, side) / timing.median
+
+
 def ceilings_cell(device: torch.device, threads: int) -> Cell:
     """Return the cell that measures what the machine can do at best, for rooflines."""
     settings = {"threads": threads, "device": device.type}
@@ -490,11 +633,17 @@ def ceilings_cell(device: torch.device, threads: int) -> Cell:
             _row(context, "peak_bandwidth", ceilings.copy_gbs),
         ]
 
+    def estimate() -> float:
+        began = time.perf_counter()
+        measure_ceilings(device, threads=threads, rounds=1)
+        return 3 * (time.perf_counter() - began)  # four warm-up calls and one round, not eleven
+
     return Cell(
         title="ceilings of this machine",
         identity={"ceilings": machine_class(machine()), **settings},
         fields={"kind": "cost", "method": "machine", "precision": "float32", "config": settings},
         execute=execute,
+        estimate=estimate,
     )
 
 
@@ -538,7 +687,7 @@ def _failure(error: Exception) -> _Failure:
     return _Failure("error", f"{type(error).__name__}: {reason}")
 
 
-def _conditions(timing: Timing) -> dict[str, Any]:
+def timing_conditions(timing: Timing) -> dict[str, Any]:
     """Return what a timing was taken under, for its row."""
     return {
         "clock": timing.clock,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import torch
@@ -36,6 +37,7 @@ from bench.imaging import get_sensor
 from bench.measure import count_flops, machine, time_interleaved
 from bench.records import Row, machine_class
 from bench.running.cells import Cell, Context
+from bench.running.cost import timing_conditions
 from bench.running.workloads import build_workload, count_work
 from bench.training import Progress
 
@@ -338,6 +340,13 @@ def _peer_layer(channels: int, modes: int) -> nn.Module:
     return SpectralConv(channels, channels, (2 * modes, 2 * modes - 2), bias=False)
 
 
+def _peer_version() -> str | None:
+    try:
+        return version(PEER)
+    except PackageNotFoundError:
+        return None
+
+
 class _PeerLayer(nn.Module):
     """An FNO layer as one writes it around neuraloperator's convolution."""
 
@@ -404,15 +413,10 @@ def speed_cell(
             )  # fmt: skip
         for name, timing in timings.items():
             samples = [1e3 * seconds for seconds in timing.samples()]
-            conditions = {
-                "clock": timing.clock, "threads": timing.threads, "rounds": rounds,
-                "calls": timing.calls, "warmup": timing.warmup, "load": timing.load,
-                "cores_held": round(timing.cpu_per_wall, 2), "gpu": timing.gpu_state,
-            }  # fmt: skip
             rows.append(
                 row(
                     name, "latency_call", 1e3 * timing.median, n=len(samples), samples=samples,
-                    config={**settings, "timing": conditions},
+                    config={**settings, "timing": timing_conditions(timing)},
                 )
             )  # fmt: skip
         if comparison.flops is not None:
@@ -424,6 +428,7 @@ def speed_cell(
         identity={
             "speed": settings,
             "competitors": sorted(comparison.build),
+            "peer": _peer_version(),
             "rounds": rounds,
             "machine": machine_class(machine()),
             "torch": ".".join(torch.__version__.split(".")[:2]),

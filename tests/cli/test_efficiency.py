@@ -1,17 +1,23 @@
-"""The efficiency verb: every number of the bill, once; bad requests in one line."""
+"""The efficiency verb and protocol: every number of the bill, once; bad requests in one line."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
-from bench.config import ExitCode
+from bench.config import ExitCode, MissingError
 from bench.efficiency import Flags, main
-from bench.records import RunFolder
+from bench.measure import Ceilings, MemoryReport, MemoryUse
+from bench.records import Row, RunFolder
+from bench.running import cost
+from protocols import efficiency as protocol
 
 ROOT = Path(__file__).parents[2]
 FNO = ("backbone.width=8", "backbone.layers=2", "backbone.modes=12")
@@ -57,7 +63,7 @@ def test_the_bill_of_one_backbone_from_another_folder(home, tmp_path, capsys):
         if metric.startswith("latency"):
             assert len(rows[metric]["samples"]) == 3
     # The same request once more finds everything measured.
-    folder = home / "runs" / "efficiency" / "sample-smoke"
+    folder = home / "runs" / "bill" / "sample-smoke"
     before = (folder / "rows.jsonl").read_bytes()
     assert main(flags(override=FNO)) == ExitCode.OK
     assert (folder / "rows.jsonl").read_bytes() == before
@@ -86,3 +92,94 @@ def test_bad_usage_ends_before_anything_is_done(changes, message, home):
     with pytest.raises(ValueError, match=message) as info:
         main(flags(**changes))
     assert "\n" not in str(info.value) and not home.exists()
+
+
+# The protocol
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A test set of 4 bands, of which only their number matters."""
+    folder = tmp_path_factory.mktemp("toy") / "toy"
+    folder.mkdir()
+    with h5py.File(folder / "test_full.h5", "w") as file:
+        for name, shape in (("ms", (4, 8, 8)), ("lms", (4, 32, 32)), ("pan", (1, 32, 32))):
+            file[name] = np.full((1, *shape), 100.0)
+    return folder
+
+
+def protocol_flags(data, **changes) -> protocol.Flags:
+    common = {"dataset": str(data), "sensor": "QB", "preset": "smoke", "size": (32, 64)}
+    common |= {"override": ("patch=32", "sampler.tile=32"), "rounds": 3, "quiet": True}
+    return protocol.Flags(**common | {"backbone": ("conv_unet", "convnext")} | changes)
+
+
+def train(folder, names, *, dataset="toy", preset="smoke") -> None:
+    """Leave the rows of trained denoisers in a run folder."""
+    run = RunFolder(folder)
+    run_id = run.begin(["x"], {}, {"cpu": "Xeon", "cores": 2}, {}, None)
+    for number, name in enumerate(names, 1):
+        common = {
+            "run_id": run_id, "cell_id": name, "protocol": "evaluate", "method": "nodiff",
+            "backbone": name, "dataset": dataset, "seed": 0,
+            "config": {"preset": preset, "training": name},
+        }  # fmt: skip
+        psnr = {"metric": "PSNR", "unit": "dB", "direction": "higher", "split": "reduced"}
+        seconds = {"metric": "train_seconds", "unit": "s", "direction": "lower"}
+        run.append(
+            [
+                Row(**common, **psnr, kind="accuracy", value=40.0 + number, samples=[40.0]),
+                Row(**common, **seconds, kind="training", value=10.0 * number),
+            ]
+        )
+    run.end(run_id, "ok")
+
+
+def found(flags) -> set:
+    return {row.backbone for row in protocol.accuracy_rows(flags, "toy")[0]}
+
+
+def test_quality_comes_from_what_is_at_hand(data, home, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "PUBLISHED", tmp_path / "published")
+    assert found(protocol_flags(data)) == set()
+    train(tmp_path / "published" / "backbones", ["published"])
+    train(tmp_path / "published" / "ablation_modes", ["other preset"], preset="laptop")
+    train(home / "runs" / "evaluate" / "toy-smoke", ["evaluated"])
+    train(home / "runs" / "ablation_modes" / "toy-smoke", ["ablated"])
+    train(home / "runs" / "ablation_modes" / "toy-laptop", ["elsewhere"])
+    train(home / "runs" / "efficiency" / "toy-smoke", ["of another protocol"])
+    everything = {"published", "evaluated", "ablated"}
+    assert found(protocol_flags(data)) == everything
+    assert found(protocol_flags(data, out=tmp_path / "out")) == everything
+    named = protocol_flags(data, quality=(home / "runs" / "ablation_modes" / "toy-laptop",))
+    assert found(named) == {"elsewhere"}
+    with pytest.raises(MissingError, match="nowhere"):
+        protocol.main(protocol_flags(data, quality=(tmp_path / "nowhere",)))
+
+
+def test_the_protocol_estimates_every_cell_and_measures_nothing_in_a_dry_run(data, home, capsys):
+    assert protocol.main(protocol_flags(data, dry_run=True)) == ExitCode.OK
+    out = capsys.readouterr().out
+    assert len(re.findall(r"to do\W+\d+ s", out)) == out.count("to do") == 1 + 3 * 2
+    assert not list(home.rglob("*"))
+
+
+def test_the_protocol_draws_figure_2_growth_and_quality(data, home, tmp_path, monkeypatch):
+    use = MemoryUse("cpu", "made up", *[2**20] * 2, None, *[2**20] * 4)
+    monkeypatch.setattr(cost, "peak_memory", lambda *_, **__: MemoryReport("ok", use))
+    ceilings = Ceilings(80.0, 10.0, "cpu", "float32", 1, False)
+    monkeypatch.setattr(cost, "measure_ceilings", lambda *_, **__: ceilings)
+    monkeypatch.setattr(protocol, "PUBLISHED", tmp_path / "published")
+    train(tmp_path / "published" / "backbones", ["conv_unet", "convnext"])
+    assert protocol.main(protocol_flags(data)) == ExitCode.OK
+    folder = home / "runs" / "efficiency" / "toy-smoke"
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
+    cost_figures = {f"efficiency-cost{part}" for part in ("", "-scaling", "-roofline")}
+    assert drawn == cost_figures | {"quality-train_seconds"}
+    assert {row.size for row in RunFolder(folder).latest()} == {None, 32, 64}
+
+
+def test_the_verb_and_the_protocol_keep_apart():
+    from bench import efficiency as verb
+
+    assert verb.PROTOCOL != protocol.PROTOCOL

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -48,6 +50,36 @@ def test_samples_are_long_enough_and_the_process_is_left_as_it_was() -> None:
     assert result.q1 <= result.median <= result.q3
     assert 0 < result.cpu_per_wall < 1.2
     assert (result.clock, result.device, result.gpu_state) == ("cpu", None, None)
+
+
+def busy(*seconds: float) -> tuple[Callable[[], None], list[float]]:
+    """A call that takes these seconds of CPU time, the last for ever; and what each call took."""
+    made: list[float] = []
+
+    def call() -> None:
+        made.append(seconds[min(len(made), len(seconds) - 1)])
+        began = time.process_time()
+        while time.process_time() - began < made[-1]:
+            pass
+
+    return call, made
+
+
+@pytest.mark.parametrize(("warm", "before"), [(False, 2), (True, 1)])
+def test_a_long_call_is_not_repeated_to_learn_that_it_is_long(warm: bool, before: int) -> None:
+    call, made = busy(0.005)
+    result = time_interleaved({"a": call}, rounds=11, min_sample_s=4e-4, warm=warm)["a"]
+    assert (result.warmup, result.calls) == (before, 1)
+    assert len(made) == before + 11
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_short_calls_fill_their_samples_however_long_the_first_one_took(warm: bool) -> None:
+    first = () if warm else (0.05,)  # what is loaded or compiled at the first call
+    call, made = busy(*first, 0.0005)
+    result = time_interleaved({"a": call}, rounds=3, min_sample_s=0.004, warm=warm)["a"]
+    assert 4 <= result.calls <= 8
+    assert len(made) == result.warmup + 3 * result.calls
 
 
 def test_ratios_are_taken_within_rounds() -> None:

@@ -190,6 +190,7 @@ def test_finished_leaves_what_a_repeat_may_mend(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.finished() == set()
     folder.append([make_row("ok"), make_row("ok", "SAM", status="oom", reason="8 GiB", value=None)])
+    folder.append([make_row("ok", "ERGAS", status="skip", reason="1024 pixels", value=None)])
     folder.append([make_row("error", None, status="error", reason="x", value=None)])
     folder.append([make_row("part"), make_row("part", "SAM", status="timeout", reason="60 s")])
     assert folder.finished() == {"ok"}

@@ -13,10 +13,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.config import UsageError
 from bench.records import Row, RunFolder, load_runs, to_frame
-from bench.reporting.build import build_sections, feature_arrays, pareto_points, write_report
+from bench.reporting.build import (
+    build_sections,
+    feature_arrays,
+    pareto_points,
+    quality_sections,
+    write_report,
+)
 from bench.reporting.comparison import compare_rows, comparison_table, select_rows
 from bench.reporting.figures import (
     bar_panels,
@@ -402,6 +409,84 @@ def test_scaling_figure_shows_exponents_and_failures():
     assert [512] in crosses
 
 
+def choices(cost, psnr, labels=None):
+    names = labels or [f"choice {index}" for index in range(len(cost))]
+    return pd.DataFrame({"backbone": names, "train_seconds": cost, "PSNR": psnr})
+
+
+def names_drawn(figure):
+    """Return the boxes of the names beside points, in pixels of the axes, by name."""
+    axes = figure.axes[0]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in axes.texts}
+    return axes.bbox, boxes
+
+
+@pytest.mark.parametrize(
+    ("cost_", "psnr"),
+    [
+        ([55.1, 57.8, 66.4, 105.7], [47.44, 47.56, 47.38, 47.38]),
+        ([1.0, 1000.0], [30.0, 40.0]),  # corners
+        ([1000.0, 1.0], [30.0, 40.0]),
+        ([5.0], [40.0]),
+        ([10.0, 10.2, 10.4, 10.1], [40.0, 40.01, 40.0, 40.02]),  # a heap
+    ],
+)
+def test_names_of_points_stay_inside_the_axes_and_apart(cost_, psnr):
+    labels = [f"attention_unet modes {index}" for index in range(len(cost_))]
+    points = choices(cost_, psnr, labels)
+    axes, boxes = names_drawn(pareto_scatter(points, cost="train_seconds", quality="PSNR"))
+    assert list(boxes) == labels
+    for box in boxes.values():
+        assert axes.x0 - 1 <= box.x0 and box.x1 <= axes.x1 + 1
+        assert axes.y0 - 1 <= box.y0 and box.y1 <= axes.y1 + 1
+    drawn = list(boxes.values())
+    assert not any(one.overlaps(b) for i, one in enumerate(drawn) for b in drawn[:i])
+
+
+def test_names_in_a_roofline_stay_inside_and_apart():
+    points = pd.DataFrame({"intensity": [5.0, 5.2, 90.0], "gflops": [36.0, 34.0, 36.0]})
+    points["label"] = ["convnext", "fno", "attention_unet"]
+    figure = roofline(points, peak_gflops=100, bandwidth_gbs=25)
+    axes, boxes = names_drawn(figure)
+    assert {"convnext (36%)", "fno (34%)", "attention_unet (36%)"} < set(boxes)
+    assert all(axes.x0 - 1 <= box.x0 and box.x1 <= axes.x1 + 1 for box in boxes.values())
+    assert not boxes["convnext (36%)"].overlaps(boxes["fno (34%)"])
+
+
+@pytest.mark.parametrize(
+    ("psnr", "filled"), [([31.0, 30.0], [True, False]), ([30.0, 31.0], [True, True])]
+)
+def test_the_pareto_front_is_seen_even_if_it_is_one_point(psnr, filled):
+    figure = pareto_scatter(choices([1.0, 9.0], psnr), cost="train_seconds", quality="PSNR")
+    axes = figure.axes[0]
+    markers = [c.lines[0] for c in axes.containers]
+    assert [line.get_markerfacecolor() != "white" for line in markers] == filled
+    [front] = [line for line in axes.lines if line.get_linestyle() == "--"]
+    x, y = front.get_data()
+    assert (min(x), max(x)) == (1.0, axes.get_xlim()[1])
+    assert (min(y), max(y)) == (axes.get_ylim()[0], max(psnr))
+    named = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert named == ["Pareto front", *(["dominated"] if not all(filled) else [])]
+
+
+@pytest.mark.parametrize("span", [(0.062, 0.147), (0.03, 0.07), (47.0, 53.0), (1.0, 9e6), (4, 45)])
+def test_logarithmic_axes_have_at_least_three_labels(span):
+    history = np.array([[0, span[1]], [10, span[0]]])
+    figure = training_curves({"stage2": {"a": history}})
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    shown = [
+        label.get_text()
+        for label, tick in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+        if low <= tick <= high and label.get_text()
+    ]
+    assert 3 <= len(shown) <= 10
+    assert len(set(shown)) == len(shown)
+
+
 def test_a_backbone_keeps_its_colour():
     assert colour_of("fno", ["fno"]) == colour_of("fno", ["zeta", "attention_unet", "fno"])
     assert colour_of("fno") != colour_of("attention_unet")
@@ -426,6 +511,65 @@ def test_pareto_points_join_quality_and_cost():
     means = frame.query("method == 'nodiff' and metric == 'PSNR'").groupby("config.modes")["value"]
     assert points["PSNR"].tolist() == pytest.approx(means.mean().tolist())
     assert points["PSNR_std"].tolist() == pytest.approx(means.std().tolist())
+
+
+def trained(backbone, psnr, seconds, digest, *, run_id="r", seed=0, **settings):
+    """Rows of a trained denoiser: its accuracy, and what training cost."""
+    config = {"preset": "laptop", "nfe": 10, "training": digest, **settings}
+    same = {"run_id": run_id, "cell_id": digest, "config": config, "seed": seed, "protocol": "p"}
+    images = psnr + IMAGES - IMAGES.mean()
+    costs = (("train_seconds", seconds, "s"), ("train_flops", seconds / 20, "TFLOP"))
+    return [
+        replace(accuracy("nodiff", None, images, backbone=backbone), **same),
+        *(cost(backbone, *of, unit=unit, **same, dataset="sample-4") for *of, unit in costs),
+    ]
+
+
+def points_drawn(section, figure="quality-train_seconds"):
+    """Return cost and quality by name."""
+    axes = section.figures[figure].axes[0]
+    return {text.get_text(): tuple(map(float, text.xy)) for text in axes.texts}
+
+
+def test_one_configuration_of_two_folders_is_one_point():
+    ablation_ = [
+        row
+        for modes, psnr, seconds in ((8, 47.5, 58.0), (12, 47.4, 55.0))
+        for row in trained("fno", psnr, seconds, f"m{modes}", modes=modes)
+    ]
+    backbones = trained("fno", 47.4, 54.0, "m12", run_id="s")  # timed when trained once more
+    backbones += trained("convnext", 47.0, 200.0, "c", run_id="s")
+    runs = {run_id: {"machine": XEON} for run_id in "rs"}
+    for rows, seconds in ((ablation_ + backbones, 54.0), (backbones + ablation_, 55.0)):
+        [section] = quality_sections(rows, runs)
+        drawn = points_drawn(section)
+        assert drawn.keys() == {"fno modes 8", "fno modes 12", "convnext"}
+        assert drawn["fno modes 12"] == pytest.approx((seconds, 47.4))
+        assert len(section.tables[0].cells) == 3
+    [alone] = quality_sections(backbones, runs)
+    assert points_drawn(alone).keys() == {"fno", "convnext"}
+
+
+def test_what_no_shown_setting_tells_apart_is_not_averaged():
+    # Other options that no row shows: the later one counts, as it does for repeats.
+    rows = trained("fno", 40.0, 10.0, "old") + trained("fno", 46.0, 50.0, "new")
+    rows += trained("convnext", 45.0, 90.0, "c")
+    [section] = quality_sections(rows, {"r": {"machine": XEON}})
+    assert points_drawn(section)["fno"] == pytest.approx((50.0, 46.0))
+    seeds = rows[3:] + trained("fno", 47.0, 60.0, "again", seed=1)
+    [section] = quality_sections(seeds, {"r": {"machine": XEON}})
+    assert points_drawn(section)["fno"] == pytest.approx((55.0, 46.5))
+
+
+def test_a_repeat_on_another_machine_replaces_nothing():
+    both = [("fno", 46.0, 50.0), ("convnext", 45.0, 90.0)]
+    here = [row for name, psnr, s in both for row in trained(name, psnr, s, name)]
+    there = [row for name, psnr, s in both for row in trained(name, psnr, s / 9, name, run_id="s")]
+    runs = {"r": {"machine": XEON}, "s": {"machine": XEON | {"cpu": "EPYC"}}}
+    sections = quality_sections(here + there, runs)
+    assert [section.title[-7:] for section in sections] == ["Xeon x2", "EPYC x2"]
+    assert points_drawn(sections[0])["fno"][0] == pytest.approx(50.0)
+    assert points_drawn(sections[1], "quality-train_seconds-2")["fno"][0] == pytest.approx(50 / 9)
 
 
 @pytest.fixture

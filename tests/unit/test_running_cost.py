@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +22,9 @@ from bench.measure import (
     MemoryReport,
     MemoryUse,
     StockCount,
+    Timing,
     count_traffic,
+    time_interleaved,
 )
 from bench.records import Row, RunFolder
 from bench.reporting.build import quality_sections
@@ -152,19 +157,22 @@ def use(mib: int) -> MemoryUse:
     return MemoryUse("cpu", "made up", mib * MIB, mib * MIB, None, MIB, MIB, 2 * MIB, 3 * MIB)
 
 
-def measured(folder, backbones, monkeypatch=None, reports=None, module=None, size=32, **options):
+def grid_of(backbones, *, module=None, size=32, **options) -> CostGrid:
+    return CostGrid(
+        experiments=[experiment_preset("smoke", name) for name in backbones],
+        preset="smoke", overrides=(), backbone_module=module, bands=BANDS, size=size, batch=1,
+        device=torch.device("cpu"), **{"rounds": 3, "kinds": ("forward",), **options},
+    )  # fmt: skip
+
+
+def measured(folder, backbones, monkeypatch=None, reports=None, **options):
     """Run the cells of a grid; memory made up unless ``reports`` is None."""
     if reports is not None:
         made_up = dict.fromkeys(backbones, MemoryReport("ok", use(5))) | reports
         monkeypatch.setattr(
             cost, "peak_memory", lambda _target, arguments, **_: made_up[arguments["backbone"]]
         )
-    grid = CostGrid(
-        experiments=[experiment_preset("smoke", name) for name in backbones],
-        preset="smoke", overrides=(), backbone_module=module, bands=BANDS, size=size, batch=1,
-        device=torch.device("cpu"), rounds=3, **{"kinds": ("forward",), **options},
-    )  # fmt: skip
-    run_cells(grid.cells(), folder, protocol="toy", version=1, config={})
+    run_cells(grid_of(backbones, **options).cells(), folder, protocol="toy", version=1, config={})
     rows: dict[str, dict[str | None, Row]] = {}
     for row in RunFolder(folder).latest():
         rows.setdefault(row.backbone, {})[row.metric] = row
@@ -199,13 +207,103 @@ def test_what_does_not_fit_in_memory_or_time_is_a_row(tmp_path, monkeypatch):
     assert len(timing["load"]) == 2 and timing["calls"] >= 1
 
 
-def test_a_competitor_that_is_too_slow_is_left_out_of_the_race(tmp_path, monkeypatch):
-    rows = measured(
-        tmp_path, ("fno", "convnext"), monkeypatch, {}, timeout=1e-6, kinds=("forward", "image")
-    )
-    for metric in ("latency_forward", "latency_image"):
-        row = rows["fno"][metric]
-        assert row.status == "timeout" and row.reason.startswith("8 calls of about")
+@pytest.fixture
+def race(monkeypatch):
+    """Calls that take made-up seconds on a made-up clock; yields who was timed."""
+    clock = SimpleNamespace(now=0.0)
+    seconds = {"conv_unet": 30.0, "fno": 10.0, "convnext": 15.0}
+    timed: list[str] = []
+
+    def build(**arguments):
+        def step():
+            clock.now += seconds[arguments["backbone"]]
+
+        return replace(build_workload(**arguments), step=step)
+
+    def time_them(competitors, *, rounds, **_):
+        timed.extend(competitors)
+        samples = (1.0,) * rounds
+        timing = Timing(samples, samples, None, "cpu", calls=1, warmup=1, threads=1, load=None)
+        return dict.fromkeys(competitors, timing)
+
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(cost, "build_workload", build)
+    monkeypatch.setattr(cost, "time_interleaved", time_them)
+    monkeypatch.setattr(CostGrid, "_guess", lambda *_: 0.0)
+    return timed
+
+
+@pytest.mark.parametrize(
+    ("timeout", "in_time"),
+    [
+        (275, ["conv_unet", "fno", "convnext"]),  # 3 rounds, a warm-up, the call here: 5 x 55 s
+        (274, ["fno", "convnext"]),  # though conv_unet alone would take 150 s
+        (124, ["fno"]),
+        (49, []),
+    ],
+)
+def test_a_joint_timing_takes_the_fastest_while_they_fit(
+    timeout, in_time, race, tmp_path, monkeypatch
+):
+    rows = measured(tmp_path, ("conv_unet", "fno", "convnext"), monkeypatch, {}, timeout=timeout)
+    assert race == in_time
+    for backbone, of_backbone in rows.items():
+        row = of_backbone["latency_forward"]
+        assert row.status == ("ok" if backbone in in_time else "skip")
+        assert of_backbone["flops_forward"].status == "ok"
+    if timeout == 274:
+        assert rows["conv_unet"]["latency_forward"].reason == (
+            "5 rounds of about 55 s, its own share 30 s, are more than 274 s (--timeout)"
+        )
+
+
+def test_what_is_far_beyond_the_limit_is_not_begun(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(cost, "time_interleaved", lambda *_, **__: begun.append("timing"))
+    monkeypatch.setattr(CostGrid, "_guess", lambda _self, kind, _: 1.0 if kind == "image" else 0.2)
+    reports = {"fno": MemoryReport("ok", use(5))}
+    kinds = ("train_step", "image")
+    # Three rounds, a warm-up and a first call of an image: 5 s. Of memory, 5 steps: 1 s.
+    rows = measured(tmp_path / "a", ("fno",), monkeypatch, reports, kinds=kinds, timeout=0.4)["fno"]
+    assert not begun
+    assert rows["mem_peak_train"].status == rows["latency_image"].status == "skip"
+    said = "5 calls of an estimated 0.2 s are far more than 0.4 s (--timeout)"
+    assert rows["mem_peak_train"].reason == said
+    assert rows["latency_train_step"].reason == f"its memory was not measured: {said}"
+    rows = measured(tmp_path / "b", ("fno",), monkeypatch, reports, kinds=("image",), timeout=2)
+    assert rows["fno"]["latency_image"].reason.startswith("5 calls of an estimated 1 s are far")
+    assert not begun
+
+
+def test_estimates_are_counted_flops_over_a_measured_speed(monkeypatch):
+    speed = 1e9
+    monkeypatch.setattr(cost, "_forward_speed", lambda *_: speed)
+    monkeypatch.setattr(cost.os, "cpu_count", lambda: 1)
+
+    def estimate(backbone="convnext", **options) -> float:
+        return grid_of((backbone,), **options).cells()[0].estimate()
+
+    config = experiment_preset("smoke", "convnext")
+    once = count_work("forward", config, BANDS, 32).executed / speed
+    assert estimate(rounds=33) - estimate(rounds=11) == pytest.approx(22 * once)
+    # A fresh process and a race more; a training step is three forward passes.
+    more = estimate(kinds=("forward", "train_step")) - estimate()
+    assert more == pytest.approx(cost._FRESH_SECONDS + (5 + 5) * 3 * once)
+    growth = [
+        estimate(name, size=256, rounds=100) / estimate(name, size=64, rounds=100)
+        for name in ("attention_unet", "conv_unet")
+    ]
+    assert growth[0] > growth[1] > 2
+    assert estimate("attention_unet", size=36) == 0  # is skipped
+    assert estimate(timeout=1e-9) == 0  # is not begun
+
+
+def test_a_guess_of_seconds_is_near_what_a_call_takes():
+    grid = grid_of(("conv_unet",), size=128)
+    config = grid.experiments[0]
+    step = build_workload(**grid._arguments("forward", config)).step
+    taken = time_interleaved({"step": step}, rounds=5)["step"].median
+    assert taken / 4 < grid._guess("forward", config) < 4 * taken
 
 
 def test_a_size_that_only_some_take_is_skipped_by_the_others(tmp_path, monkeypatch):
@@ -276,6 +374,7 @@ def test_the_report_has_a_table_and_a_figure_for_each_part(tmp_path, monkeypatch
             tmp_path, backbones, monkeypatch, {}, size=size, kinds=kinds, modules=True, stock=True
         )
     ceilings = [ceilings_cell(torch.device("cpu"), 1)]
+    assert 0 < ceilings[0].estimate() < 1  # nothing is measured here
     run_cells(ceilings, tmp_path, protocol="toy", version=1, config={})
     cells = {row.cell_id for row in RunFolder(tmp_path).latest()}
     present(tmp_path, cells, "Bill")
