@@ -7,7 +7,7 @@ each other, so that their ratios hold on the machine they were taken on, whateve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +33,7 @@ from bench.config import (
 from bench.config.metric_specs import METRIC_SPECS
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import Denoise, DiffusionFusion
-from bench.imaging import get_sensor
+from bench.imaging import Sensor, get_sensor
 from bench.measure import count_flops, machine, time_interleaved
 from bench.records import Row, machine_class
 from bench.running.cells import Cell, Context
@@ -292,7 +292,15 @@ class _Loop(DiffusionFusion):
         super().__init__(*arguments, device=device)
         self._work = work
 
-    def fuse(self, ms, pan, sensor, lms=None, *, keys=None):
+    def fuse(
+        self,
+        ms: Tensor,
+        pan: Tensor,
+        sensor: Sensor,
+        lms: Tensor | None = None,
+        *,
+        keys: Sequence[object] | None = None,
+    ) -> Tensor:
         if self._work != "everything":
             return super().fuse(ms, pan, sensor, lms, keys=keys)
         self._scene = pan.to(self.device), lms.to(self.device)
