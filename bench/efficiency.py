@@ -12,7 +12,7 @@ if not __package__:
 from bench.config import CommonFlags, ExitCode, UsageError, run_command
 
 PROTOCOL = "bill"  # protocols/efficiency.py has another grid, and the name of efficiency
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.records import Row
 
 PROTOCOL = "efficiency"
-VERSION = 1
+VERSION = 2
 TITLE = "The cost of a denoiser"
 
 SIZES = {"smoke": (64, 128), "laptop": (64, 128, 256, 512, 1024)}

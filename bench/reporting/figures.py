@@ -496,7 +496,11 @@ def scaling(
         axes.set_xlabel("image side (pixels)")
         axes.set_title(metric_header(metric, frame[frame["metric"] == metric]))
         axes.legend(loc="upper left")
-    failures = "× at the top: out of memory or time." if (summary["status"] != "ok").any() else None
+    failures = (
+        "× at the top: not measured for want of memory or time."
+        if (summary["status"] != "ok").any()
+        else None
+    )
     captions(figure, title, " ".join(filter(None, [failures, note])))
     return figure
 
