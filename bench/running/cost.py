@@ -108,7 +108,7 @@ _FRESH_SECONDS = 4.0  # until a fresh process has imported torch and built its n
 _FORWARDS: dict[Kind, int] = {"forward": 1, "train_step": 3, "adapt_step": 6, "step": 2}
 """A call in forward passes of the bare backbone, roughly: a backward pass takes two of them, and
 predictor and adapters double what there is."""
-_GUESS_ERROR = 2.0
+_GUESS_ERROR = 1.5
 """How far off a guess may be: what is guessed beyond a limit by more than that is not tried."""
 _STOCK = {
     "torch FlopCounterMode": "flops_stock",
