@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -31,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backbone_name" in metafunc.fixturenames:
         metafunc.parametrize("backbone_name", list_backbones())
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skip what torch.compile cannot do on this machine."""
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("torch.compile needs a C++ compiler")
 
 
 @pytest.fixture(scope="session")

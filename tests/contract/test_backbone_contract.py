@@ -303,7 +303,7 @@ def test_training_works_after_inference_mode(net, device):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_compiles_forward_and_backward(backbone_name, device):
+def test_compiles_forward_and_backward(backbone_name, device, compiler):
     if backbone_name not in TWO_LAYERS:
         pytest.skip("compiling a full-size network takes minutes")
     net = build(backbone_name, device, options=TWO_LAYERS)

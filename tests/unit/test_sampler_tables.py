@@ -114,7 +114,7 @@ def test_what_the_time_decides_is_computed_once_per_step(monkeypatch, network):
 
 
 @pytest.mark.slow
-def test_compiled_step_gives_the_same_image():
+def test_compiled_step_gives_the_same_image(compiler):
     denoiser = make_denoiser(backbone={"layers": 1})  # compiling takes half a minute a layer
     scene = make_scene(count=1)
     sampler = SamplerConfig(steps=2)

@@ -244,7 +244,7 @@ def test_half_precision_is_computed_in_single():
 
 
 @pytest.mark.slow
-def test_compiles_and_follows_a_change_of_size():
+def test_compiles_and_follows_a_change_of_size(compiler):
     conv, *_ = make(16, 16, 4, dtype=torch.float32)
     compiled = torch.compile(conv, fullgraph=True)
     for height, width, batch in [(16, 16, 2), (20, 24, 2), (16, 16, 3)]:
