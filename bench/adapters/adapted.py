@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -78,6 +79,8 @@ class SampledDenoiser(nn.Module):
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
+        # Its forward says so: networks of other origin call other things ``embed``.
+        self._tabulates = "embedding" in inspect.signature(backbone.forward).parameters
 
     def condition(self, image: Tensor) -> Condition:
         """Compute every step-independent part once: ``image`` (B, K, H, W), the conditioning."""
@@ -86,7 +89,7 @@ class SampledDenoiser(nn.Module):
 
     def time_part(self, time: Tensor) -> TimePart:
         """Compute every part that depends on the time alone: ``time`` (B,) in (0, 1]."""
-        return TimePart(self.backbone.embed(time) if hasattr(self.backbone, "embed") else None)
+        return TimePart(self.backbone.embed(time) if self._tabulates else None)
 
     def forward(
         self, x: Tensor, time: Tensor, condition: Condition, time_part: TimePart | None = None

@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
 
     A network frees and takes the same megabytes at every step. By default glibc maps each large
     block anew, and every new page costs a fault: a fifth to a third of a training step on a
-    virtual machine. Peak memory is that of the process either way.
+    virtual machine. The process stays as large as it ever was.
 
     Returns:
         Whether it took effect.

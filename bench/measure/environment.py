@@ -37,6 +37,7 @@ _PACKAGES = (
     "scipy",
     "timm",
     "fvcore",
+    "neuraloperator",
     "h5py",
     "pandas",
     "safetensors",

@@ -156,21 +156,22 @@ class RunFolder:
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that count, cell by cell: of rows with one key the last.
+    """Return the rows that count, cell by cell of each protocol: of rows with one key the last.
 
     A failure without a metric is the whole cell's: it replaces what the cell had before, and
     anything written later for the cell replaces it.
     """
-    cells: dict[str, dict[tuple[Any, ...], Row]] = {}
-    failed: set[str] = set()
+    cells: dict[tuple[str, str], dict[tuple[Any, ...], Row]] = {}
+    failed: set[tuple[str, str]] = set()
     for row in rows:
+        cell = row.protocol, row.cell_id
         whole_cell = row.metric is None and row.status != "ok"
-        if whole_cell or row.cell_id in failed:
-            cells.pop(row.cell_id, None)
-            failed.discard(row.cell_id)
+        if whole_cell or cell in failed:
+            cells.pop(cell, None)
+            failed.discard(cell)
         if whole_cell:
-            failed.add(row.cell_id)
-        cells.setdefault(row.cell_id, {})[row.key] = row
+            failed.add(cell)
+        cells.setdefault(cell, {})[row.key] = row
     return [row for cell in cells.values() for row in cell.values()]
 
 

@@ -511,6 +511,7 @@ def quality_sections(
         presets = group["config.preset"].dropna().unique() if "config.preset" in group else []
         notes = [SAMPLE_NOTE] if str(dataset).startswith("sample") else []
         notes += [f"Preset: {', '.join(presets)}."] if len(presets) else []
+        notes.append("Training times: one run each, not interleaved.")
         for cost in _TRAINING_COST:
             if not {cost, quality} <= set(group.loc[group["status"] == "ok", "metric"]):
                 continue

@@ -63,7 +63,7 @@ from bench.running.workloads import (
 )
 from bench.training import Progress
 
-__all__ = ["CostGrid", "ceilings_cell", "timing_conditions"]
+__all__ = ["CostGrid", "ceilings_cell", "failure", "timing_conditions", "torch_threads"]
 
 _log = logging.getLogger(__name__)
 _MIB = 2**20
@@ -510,12 +510,12 @@ class CostGrid:
             return hopeless
         try:
             step = build_workload(**self._arguments(kind, config)).step
-            with _torch_threads(self.threads):
+            with torch_threads(self.threads):
                 seconds = self._seconds(step)
                 if 2 * calls * seconds > self.timeout:  # a first call may take twice the time
                     seconds = min(seconds, self._seconds(step))
         except Exception as error:  # one competitor's failure; the others are timed
-            return _failure(error)
+            return failure(error)
         return _Entrant(step, seconds)
 
     def _seconds(self, step: Callable[[], object]) -> float:
@@ -574,7 +574,7 @@ class CostGrid:
 
 
 @contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
+def torch_threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -683,10 +683,10 @@ def _attempt(
     try:
         return measure()
     except Exception as error:  # a measurement that fails is a row; the others go on
-        return [_missing(context, metric, _failure(error)) for metric in metrics]
+        return [_missing(context, metric, failure(error)) for metric in metrics]
 
 
-def _failure(error: Exception) -> _Failure:
+def failure(error: Exception) -> _Failure:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     if full or "can't allocate memory" in str(error):  # torch's words on a CPU

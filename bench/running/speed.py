@@ -37,7 +37,7 @@ from bench.imaging import Sensor, get_sensor
 from bench.measure import count_flops, machine, time_interleaved
 from bench.records import Row, machine_class
 from bench.running.cells import Cell, Context
-from bench.running.cost import timing_conditions
+from bench.running.cost import failure, timing_conditions, torch_threads
 from bench.running.workloads import build_workload, count_work
 from bench.training import Progress
 
@@ -135,7 +135,7 @@ def training_steps(
     def step(network: nn.Module, *, compile: bool = False) -> Call:
         network = network.to(device)
         parameters = list(network.parameters())
-        run = torch.compile(network) if compile else network
+        run = torch.compile(network, dynamic=False) if compile else network
         given = inputs()
         return lambda: torch.autograd.grad(run(*given).square().mean(), parameters)
 
@@ -168,7 +168,7 @@ def forward_passes(
         network = network.to(device).eval()
         x, cond = torch.rand(2, batch, BANDS, size, size, device=device)
         time = torch.rand(batch, device=device)
-        call = network if mode is None else torch.compile(network, mode=mode)
+        call = network if mode is None else torch.compile(network, mode=mode, dynamic=False)
 
         def forward() -> Tensor:
             with torch.no_grad():
@@ -307,6 +307,9 @@ class _Loop(DiffusionFusion):
         with torch.no_grad():
             return self._sample(lms, [lms, lms], keys)  # U and V: later, at every step
 
+    def _tabulate(self) -> dict[int, TimePart]:
+        return {}
+
     def _denoise(self, conditions: list[Tensor], time_parts: dict[int, TimePart]) -> Denoise:
         network = self.denoiser
         folded = network.condition(*conditions) if self._work == "times" else None
@@ -404,15 +407,21 @@ def speed_cell(
             )  # fmt: skip
 
         rows, calls = [], {}
+        torch.compiler.reset()  # it compiles a code object a few times only, then runs it eagerly
         for name, build in comparison.build.items():
             try:
-                calls[name] = build()
-                calls[name]()
-            except (MissingError, RuntimeError) as error:  # out of memory is a RuntimeError
-                status = "skip" if isinstance(error, MissingError) else "error"
-                reason = str(error).splitlines()[0]
-                calls.pop(name, None)
-                rows.append(row(name, "latency_call", None, status=status, reason=reason))
+                with torch_threads(comparison.threads):
+                    call = build()
+                    call()
+                calls[name] = call
+            except Exception as error:  # one competitor's failure; the others are timed
+                missing = isinstance(error, MissingError)
+                why = (
+                    {"status": "skip", "reason": str(error)}
+                    if missing
+                    else failure(error)._asdict()
+                )
+                rows.append(row(name, "latency_call", None, **why))
         _log.info("%s: %s", comparison.case, ", ".join(calls))
         with progress.task(comparison.case, rounds * len(calls)) as task:
             timings = time_interleaved(

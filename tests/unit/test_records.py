@@ -208,6 +208,11 @@ def test_last_row_of_a_key_wins_and_whole_cell_failures_yield(tmp_path):
     assert latest([first, artefact]) == [first, artefact]
 
 
+def test_protocols_that_share_a_cell_keep_their_rows():
+    first, second = make_row("a", value=1.0), make_row("a", value=2.0, protocol="other")
+    assert latest([first, second]) == [first, second]
+
+
 def _try_claim(path, answer):
     with RunFolder(path).claim("cell") as claimed:
         answer.put(claimed)

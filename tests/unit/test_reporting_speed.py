@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -66,6 +68,14 @@ def test_a_competitor_that_is_not_installed_is_named_and_leaves_the_times():
     (table,) = tables(rows, [make_ceiling(100.0)])
     assert table.cells["peer"].tolist() == ["skip"]
     assert table.cells["mine"].tolist() == ["2"]
+
+
+def test_a_case_that_was_measured_again_counts_once():
+    again = [replace(row, cell_id="c2") for row in ROWS]
+    again[1] = replace(again[1], samples=[4.0] * 3, value=4.0)
+    again[0] = replace(again[0], samples=[8.0] * 3)
+    (table,) = tables([*ROWS, *again], [make_ceiling(100.0)])
+    assert table.cells["mine"].tolist() == ["4 (2.00 [2.00, 2.00])"]
 
 
 def test_these_rows_have_tables_of_their_own():

@@ -113,6 +113,22 @@ def test_what_the_time_decides_is_computed_once_per_step(monkeypatch, network):
     assert len(gates) == (STEPS if network == "adapted" else 0)
 
 
+def test_a_backbone_that_calls_something_else_embed_is_handed_times():
+    class Other(torch.nn.Module):
+        size_multiple = min_size = 1
+
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Conv2d(BANDS, BANDS, 1)
+
+        def forward(self, x, time, cond, adapt=None):
+            return self.embed(x) + time[:, None, None, None] * cond
+
+    lms = make_scene()[2]
+    image = DiffusionFusion(Other(), DIFFUSION, SamplerConfig(steps=2)).restore(lms, lms)
+    assert torch.isfinite(image).all()
+
+
 @pytest.mark.slow
 def test_compiled_step_gives_the_same_image(compiler):
     denoiser = make_denoiser(backbone={"layers": 1})  # compiling takes half a minute a layer
