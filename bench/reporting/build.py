@@ -505,6 +505,7 @@ def quality_sections(
         by = ["backbone", *settings]
         last = group.groupby([*by, "seed"], dropna=False)["cell_id"].transform("last")
         group = group[group["cell_id"] == last]
+        group = group.drop_duplicates(["cell_id", "metric"], keep="last")  # of several protocols
         number = len(sections) + 1
         suffix = f"-{number}" if sections else ""
         section = Section(f"Quality against cost on {dataset}, {machine}")
