@@ -432,7 +432,10 @@ def _condition_words(rows: pd.DataFrame) -> str:
     seen: dict[str, list[str]] = {}
     for metric in [metric for metric in EFFICIENCY_METRICS if metric in metrics_in(rows)]:
         of_metric = rows[rows["metric"] == metric]
-        words = f"{_label(of_metric['size'])} pixels, batch {_label(of_metric['batch'])}"
+        side = f"{_label(of_metric['size'])} pixels"
+        if of_metric["size"].isna().all():  # accuracy runs time the images they fuse
+            side = "the test images"
+        words = f"{side}, batch {_label(of_metric['batch'])}"
         seen.setdefault(words, []).append(METRIC_SPECS[metric].label)
     if len(seen) == 1:
         return f"{next(iter(seen))}, {_label(rows['precision'])}."

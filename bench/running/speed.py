@@ -24,7 +24,6 @@ from bench.adapters import AdaptedDenoiser, TimePart
 from bench.config import (
     AdapterConfig,
     DiffusionConfig,
-    ExperimentConfig,
     MissingError,
     SamplerConfig,
     apply_overrides,
@@ -38,7 +37,7 @@ from bench.measure import count_flops, machine, time_interleaved
 from bench.records import Row, machine_class
 from bench.running.cells import Cell, Context
 from bench.running.cost import failure, timing_conditions, torch_threads
-from bench.running.workloads import build_workload, count_work
+from bench.running.workloads import Kind, build_workload, count_work
 from bench.training import Progress
 
 __all__ = [
@@ -126,7 +125,6 @@ def training_steps(
     channels: int, batch: int, size: int, device: torch.device, *, compiled: bool = False
 ) -> Comparison:
     """Forward and backward of the whole FNO denoiser, optimiser apart."""
-    experiment = _denoiser(channels)
 
     def inputs() -> tuple[Tensor, Tensor, Tensor]:
         x, cond = torch.rand(2, batch, BANDS, size, size, device=device)
@@ -146,23 +144,13 @@ def training_steps(
     }
     if compiled:
         build["compiled"] = lambda: step(_fno(channels), compile=True)
-    return Comparison(
-        part="FNO denoiser, forward and backward",
-        case=f"{LAYERS} layers, {batch} x {channels} x {size} x {size}",
-        baseline=PEER,
-        subject="ours",
-        build=build,
-        flops=lambda: count_work("train_step", experiment, BANDS, size, batch, device).executed,
-        size=size,
-        batch=batch,
-    )
+    return _denoisers("forward and backward", "train_step", build, channels, batch, size, device)
 
 
 def forward_passes(
     channels: int, batch: int, size: int, device: torch.device, *, compiled: bool = False
 ) -> Comparison:
     """One evaluation of the FNO denoiser, beside neuraloperator's layers and a U-Net."""
-    experiment = _denoiser(channels)
 
     def run(network: nn.Module, mode: str | None = None) -> Call:
         network = network.to(device).eval()
@@ -185,16 +173,7 @@ def forward_passes(
         build["compiled"] = lambda: run(_fno(channels), "default")
     if compiled and device.type == "cuda":
         build["CUDA graphs"] = lambda: run(_fno(channels), "reduce-overhead")
-    return Comparison(
-        part="FNO denoiser, forward",
-        case=f"{LAYERS} layers, {batch} x {channels} x {size} x {size}",
-        baseline=PEER,
-        subject="ours",
-        build=build,
-        flops=lambda: count_work("forward", experiment, BANDS, size, batch, device).executed,
-        size=size,
-        batch=batch,
-    )
+    return _denoisers("forward", "forward", build, channels, batch, size, device)
 
 
 def low_rank_steps(
@@ -324,9 +303,27 @@ class _Loop(DiffusionFusion):
         return denoise
 
 
-def _denoiser(channels: int) -> ExperimentConfig:
+def _denoisers(
+    part: str,
+    kind: Kind,
+    build: Mapping[str, Callable[[], Call]],
+    channels: int,
+    batch: int,
+    size: int,
+    device: torch.device,
+) -> Comparison:
     options = [f"backbone.width={channels}", f"backbone.layers={LAYERS}"]
-    return apply_overrides(experiment_preset("paper", "fno"), options)
+    experiment = apply_overrides(experiment_preset("paper", "fno"), options)
+    return Comparison(
+        part=f"FNO denoiser, {part}",
+        case=f"{LAYERS} layers, {batch} x {channels} x {size} x {size}",
+        baseline=PEER,
+        subject="ours",
+        build=build,
+        flops=lambda: count_work(kind, experiment, BANDS, size, batch, device).executed,
+        size=size,
+        batch=batch,
+    )
 
 
 def _fno(channels: int, **options: object) -> nn.Module:
