@@ -7,6 +7,7 @@ The U-Net of SR3 (Saharia et al., TPAMI 2023) at the scale of DDIF (Cao et al., 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from backbones.layers.unet import UNet
 
@@ -42,6 +43,11 @@ class AttentionUNet(UNet):
     """Residual U-Net denoiser with attention at its coarsest levels."""
 
     Config = AttentionUNetConfig
+    scales: ClassVar = {
+        "tiny": {"width": 8, "multipliers": (1, 1, 2, 2), "blocks": 1},
+        "small": {"width": 16},
+        "base": {},
+    }
     citation = (
         "Saharia et al., Image Super-Resolution via Iterative Refinement, TPAMI 2023; "
         "Cao et al., Diffusion Model with Disentangled Modulations (DDIF), Information Fusion 2024"

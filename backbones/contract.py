@@ -114,6 +114,8 @@ class Backbone(Protocol):
         family: ``operator``, ``unet`` or ``conv``.
         citation: where the design comes from.
         version: raised whenever the same config gives other numbers.
+        scales: optional; config fields by name of a scale (``tiny``, ``small``, ``base``), which
+            presets name. A network without scales always runs at its defaults.
 
     Where the first layer is linear in ``cond`` a backbone may offer ``condition(cond) -> part``
     and ``stem(x, part) -> feature`` so that a sampler computes the conditional part once;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from backbones.layers.unet import UNet
 
@@ -32,6 +33,11 @@ class ConvUNet(UNet):
     """Residual U-Net denoiser."""
 
     Config = ConvUNetConfig
+    scales: ClassVar = {
+        "tiny": {"width": 8, "multipliers": (1, 2), "blocks": 1},
+        "small": {"width": 16},
+        "base": {},
+    }
     citation = "Ho et al., Denoising Diffusion Probabilistic Models, NeurIPS 2020 (no attention)"
 
     def __init__(self, bands: int, cond_channels: int, config: ConvUNetConfig = ConvUNetConfig()):

@@ -7,12 +7,13 @@ depthwise convolution and an MLP where that has its spectral convolution.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from backbones.contract import Adapt, AdaptableOp, GuidedBlock
 from backbones.layers.adaptation import adapted_linear
-from backbones.layers.base import Denoiser, zero_init
+from backbones.layers.base import Denoiser, require_positive, zero_init
 from backbones.layers.embedding import TimeEmbedding
 from backbones.torchvision_ops import ensure_torchvision
 
@@ -76,13 +77,17 @@ class ConvNeXt(Denoiser):
     """
 
     Config = ConvNeXtConfig
+    scales: ClassVar = {
+        "tiny": {"width": 8, "layers": 2},
+        "small": {"width": 32, "layers": 6},
+        "base": {},
+    }
     family = "conv"
     citation = "Liu et al., A ConvNet for the 2020s, CVPR 2022 (timm's ConvNeXtBlock)"
 
     def __init__(self, bands: int, cond_channels: int, config: ConvNeXtConfig = ConvNeXtConfig()):
+        require_positive(config, "width", "layers", "kernel_size")
         width, layers = config.width, config.layers
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
         if config.kernel_size % 2 == 0:
             raise ValueError(
                 f"kernel_size must be odd, got {config.kernel_size} "

@@ -8,13 +8,14 @@ every layer adds a linear map of the embedding before its activation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.contract import Adapt, AdaptableOp, GuidedBlock, LowRank
-from backbones.layers.base import Denoiser, zero_init
+from backbones.layers.base import Denoiser, require_positive, zero_init
 from backbones.layers.embedding import TimeEmbedding
 from backbones.layers.spectral import Form, SpectralConv2d
 
@@ -73,6 +74,7 @@ class FNO(Denoiser):
     """Fourier neural operator denoiser."""
 
     Config = FNOConfig
+    scales: ClassVar = {"tiny": {"width": 8, "layers": 2}, "small": {"width": 20}, "base": {}}
     family = "operator"
     citation = (
         "Li et al., Fourier Neural Operator for Parametric PDEs, ICLR 2021; "
@@ -80,9 +82,8 @@ class FNO(Denoiser):
     )
 
     def __init__(self, bands: int, cond_channels: int, config: FNOConfig = FNOConfig()):
+        require_positive(config, "width", "layers", "modes")
         width = config.width
-        if config.layers < 1:
-            raise ValueError(f"layers must be at least 1, got {config.layers}")
         head = zero_init(nn.Conv2d(width, bands, kernel_size=3, padding=1))
         super().__init__(bands, cond_channels, width, head, config)
         self.embedding = TimeEmbedding(width, 4 * width, width)

@@ -27,22 +27,26 @@ NO_ADAPT = NoAdapt()
 
 
 def adapted_conv2d(conv: nn.Conv2d, x: Tensor, low_rank: LowRank | None) -> Tensor:
-    """Return ``conv(x)`` plus its increment; ungrouped convolutions only.
+    """Return ``conv(x)`` plus its increment, as if the increment were part of its weight.
 
     The increment is a k x k convolution to r channels, a gate per sample and channel, and a 1x1
     convolution: Hu et al., ICLR 2022, with the time gate of NODiff (AAAI 2026, eq. 12-14).
 
     Args:
-        conv: C_in -> C_out.
+        conv: C_in -> C_out; any stride, dilation, padding, padding mode and number of groups.
         x: (B, C_in, H, W).
-        low_rank: ``down`` (r, C_in, k, k), ``up`` (C_out, r), ``gate`` (B, r).
+        low_rank: ``down`` (r, C_in / groups, k, k), used by every group, ``up`` (C_out, r),
+            ``gate`` (B, r).
     """
     y = conv(x)
     if low_rank is None:
         return y
     down, up, gate = low_rank
-    reduced = F.conv2d(x, down, None, conv.stride, conv.padding, conv.dilation)
-    return y + F.conv2d(reduced * gate[:, :, None, None], up[:, :, None, None])
+    if conv.groups > 1:
+        down, gate = down.repeat(conv.groups, 1, 1, 1), gate.repeat(1, conv.groups)
+    reduced = conv._conv_forward(x, down, None)  # the one place that knows every padding
+    gated = reduced * gate[:, :, None, None]
+    return y + F.conv2d(gated, up[:, :, None, None], groups=conv.groups)
 
 
 def adapted_linear(linear: nn.Linear, x: Tensor, low_rank: LowRank | None) -> Tensor:

@@ -13,7 +13,7 @@ from backbones.layers.stem import Stem
 if TYPE_CHECKING:
     from backbones.contract import Adapt, AdaptableOp, GuidedBlock
 
-__all__ = ["Denoiser", "zero_init"]
+__all__ = ["Denoiser", "require_positive", "zero_init"]
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
@@ -21,6 +21,18 @@ def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Refuse counts below one.
+
+    Raises:
+        ValueError: naming the first such field of ``config`` and its value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if min(value, default=0) < 1 if isinstance(value, tuple) else value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 class Denoiser(nn.Module):

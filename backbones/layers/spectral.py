@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.registry import UnknownNameError
+from backbones.names import UnknownNameError
 
 if TYPE_CHECKING:
     from backbones.contract import LowRank

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from backbones.contract import Adapt, AdaptableOp, GuidedBlock
 from backbones.layers.adaptation import adapted_conv2d, adapted_linear
-from backbones.layers.base import Denoiser, zero_init
+from backbones.layers.base import Denoiser, require_positive, zero_init
 from backbones.layers.embedding import TimeEmbedding
 
 __all__ = ["SelfAttention", "UNet", "UNetBlock", "group_norm"]
@@ -124,6 +124,7 @@ class UNet(Denoiser):
         attention_levels: Collection[int] = (),
         heads: int = 1,
     ):
+        require_positive(config, "width", "groups")
         width, groups = config.width, config.groups
         if not multipliers or blocks < 1:
             raise ValueError(f"need a level and a block, got {multipliers=}, {blocks=}")

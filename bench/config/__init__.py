@@ -7,15 +7,24 @@ from bench.config.experiment import (
     DiffusionConfig,
     EvaluationConfig,
     ExperimentConfig,
+    MethodTraining,
     SamplerConfig,
     StageConfig,
 )
-from bench.config.hashing import as_plain, canonical_json, config_hash, derive_seed
+from bench.config.hashing import (
+    as_plain,
+    canonical_json,
+    config_hash,
+    derive_seed,
+    historic_values,
+)
 from bench.config.overrides import apply_overrides
 from bench.config.paths import results_home
-from bench.config.presets import DEPARTURES, PRESETS, experiment_preset, preset_seeds
+from bench.config.plain import experiment_from_plain, from_plain
+from bench.config.presets import DATASETS, DEPARTURES, PRESETS, experiment_preset, preset_seeds
 
 __all__ = [
+    "DATASETS",
     "DEPARTURES",
     "PRESETS",
     "AdapterConfig",
@@ -25,6 +34,7 @@ __all__ = [
     "EvaluationConfig",
     "ExitCode",
     "ExperimentConfig",
+    "MethodTraining",
     "MissingError",
     "RunFlags",
     "SamplerConfig",
@@ -35,7 +45,10 @@ __all__ = [
     "canonical_json",
     "config_hash",
     "derive_seed",
+    "experiment_from_plain",
     "experiment_preset",
+    "from_plain",
+    "historic_values",
     "preset_seeds",
     "results_home",
     "run_command",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from backbones import UnknownNameError
+from backbones.names import MissingExtraError, UnknownNameError, nearest
 from bench.config.allocator import keep_freed_memory
 from bench.config.errors import BenchError, ExitCode, UsageError
+from bench.config.exhaustion import is_out_of_memory
 
-__all__ = ["CommonFlags", "RunFlags", "run_command"]
+__all__ = ["CommonFlags", "RunFlags", "prepare_process", "run_command"]
 
 Flags = TypeVar("Flags")
 
@@ -33,10 +36,30 @@ class RunFlags:
     """Show the cells, which are done and what the rest may cost; run nothing."""
     force: bool = False
     """Run cells again that are done; weights that are trained already are used as they are."""
+    jobs: int = 1
+    """Cells at once, each in a process of its own with its share of the threads; what measures
+    time still runs alone."""
     json: bool = False
     """Print the result as JSON."""
     quiet: bool = False
     """No progress bar and no log below warnings."""
+
+    def check(self) -> None:
+        """Refuse numbers that no command could mean, before any work.
+
+        Raises:
+            UsageError: a count below one, a seed below zero, a duration that is not positive.
+        """
+        for name, value in vars(self).items():
+            least = 0 if name == "seed" else 1
+            for number in value if isinstance(value, tuple) else (value,):
+                flag = f"--{name.replace('_', '-')}"
+                if isinstance(number, bool):
+                    continue
+                if isinstance(number, int) and number < least:
+                    raise UsageError(f"{flag} = {number}: expected at least {least}")
+                if isinstance(number, float) and not number > 0:
+                    raise UsageError(f"{flag} = {number:g}: expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +74,8 @@ class CommonFlags(RunFlags):
     """Sensor of files that do not name theirs: WV3, WV2, QB, GF2, IKONOS, GeoEye1, none."""
     seed: tuple[int, ...] = ()
     """Seeds; empty means the preset's own."""
+    retrain: bool = False
+    """Like --force, and train again, too: the weights that these cells would use are dropped."""
     override: tuple[str, ...] = ()
     """Config fields, e.g. stage1.steps=200 backbone.modes=16."""
     backbone_module: Path | None = None
@@ -64,23 +89,18 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
 
     Standard output is left to ``main``; log, progress and errors go to standard error.
     """
-    # Before torch loads its thread pool: threads that spin while they wait for each other make a
-    # training step 20 times slower beside one busy neighbour; this little costs nothing alone.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    keep_freed_memory()
+    prepare_process()
     import tyro
 
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     try:
+        signal.signal(signal.SIGTERM, _terminate)
+        for stream in (sys.stdout, sys.stderr):  # a console that knows no arrow prints a question
+            stream.reconfigure(errors="replace")
         _refuse_repeats(sys.argv[1:])
+        _refuse_choices(sys.argv[1:], flags_type)
         flags = tyro.cli(Annotated[(flags_type, *config)], prog=prog)  # exits with 2 on bad usage
-        quiet = getattr(flags, "quiet", False)
-        logging.basicConfig(
-            level=logging.WARNING if quiet else logging.INFO,
-            format="%(message)s",
-            handlers=[_log_handler()],
-            force=True,
-        )
+        _start_log(getattr(flags, "quiet", False))
         code = main(flags)
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
@@ -91,7 +111,74 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
     except UnknownNameError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.USAGE
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ExitCode.MISSING
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: out of memory: {str(error).splitlines()[0]}", file=sys.stderr)
+        code = ExitCode.SOME_FAILED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.SOME_FAILED
+    except OSError as error:
+        # Disk full, read-only, no permission, a file where a folder is asked for.
+        place = f": {error.filename}" if error.filename is not None else ""
+        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
+        code = ExitCode.MISSING
     sys.exit(int(code))
+
+
+def _terminate(*_: object) -> None:
+    """End on SIGTERM as on Ctrl-C: what is done is kept, and the run says that it was stopped."""
+    raise KeyboardInterrupt
+
+
+def _refuse_choices(arguments: Sequence[str], flags_type: type) -> None:
+    """Name the nearest choice of a flag that has a fixed list of them."""
+    for name, hint in typing.get_type_hints(flags_type).items():
+        choices = _choices(hint)
+        flag = f"--{name.replace('_', '-')}"
+        for at, argument in enumerate(arguments) if choices else ():
+            given, found, value = argument.partition("=")
+            if given.replace("_", "-") != flag:
+                continue
+            value = value if found else "".join(arguments[at + 1 : at + 2])
+            if value not in choices:
+                known = ", ".join(choices)
+                raise UsageError(f"{flag} {value!r}{nearest(value, choices)} (one of: {known})")
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that an annotation admits; none where it admits others, too."""
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    return _choices(parts[0]) if len(parts) == 1 and typing.get_origin(hint) is not tuple else ()
+
+
+def prepare_process(quiet: bool | None = None) -> None:
+    """Set up a process that computes, before it imports torch.
+
+    Args:
+        quiet: also start the log, with warnings alone if it is true.
+    """
+    # Before torch loads its thread pool: threads that spin while they wait for each other make a
+    # training step 20 times slower beside one busy neighbour; this little costs nothing alone.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    keep_freed_memory()
+    if quiet is not None:
+        _start_log(quiet)
+
+
+def _start_log(quiet: bool) -> None:
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO,
+        format="%(message)s",
+        handlers=[_log_handler()],
+        force=True,
+    )
 
 
 def _log_handler() -> logging.Handler:

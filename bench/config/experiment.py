@@ -10,20 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bench.config.conventions import get_convention
 from bench.config.errors import UsageError
-from bench.config.metric_specs import get_convention
 
 __all__ = [
     "AdapterConfig",
     "DiffusionConfig",
     "EvaluationConfig",
     "ExperimentConfig",
+    "MethodTraining",
     "SamplerConfig",
+    "Scale",
     "Scheme",
     "StageConfig",
 ]
 
 Scheme = Literal["two_stage", "joint", "one_stage"]
+Scale = Literal["tiny", "small", "base"]
 
 
 def _require(owner: object, **rules: tuple[bool, str]) -> None:
@@ -168,6 +171,25 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class MethodTraining:
+    """How a deep method is trained, as its class declares it in ``training``.
+
+    The steps, and a batch that is at most the method's own, are the experiment's.
+    """
+
+    loss: Literal["l1", "l2"] = "l1"
+    """Norm of the difference to the reference: mean absolute, or mean squared."""
+    learning_rate: float = 1e-3
+    """Peak rate of AdamW."""
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    """As of :class:`StageConfig`."""
+    weight_decay: float = 0.0
+    """Of AdamW; with 0 it is Adam."""
+    batch: int = 32
+    """Patches per step."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """On what, and by which convention, accuracy is measured."""
 
@@ -191,8 +213,10 @@ class ExperimentConfig:
     stage2: StageConfig
     dataset: str = "sample-4"
     backbone: str = "fno"
+    scale: Scale = "base"
+    """Which of its scales the backbone has; each backbone's own file says what they are."""
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the backbone's own config that differ from its defaults."""
+    """Fields of the backbone's own config that differ from its scale's."""
     scheme: Scheme = "two_stage"
     """two_stage: NODiff. joint: its stage II network from scratch, for the steps of both stages
     (Table 3, "w/o Stage I"). one_stage: the plain backbone conditioned on [upsampled MS, PAN]."""
@@ -209,34 +233,3 @@ class ExperimentConfig:
         timesteps = self.diffusion.timesteps
         most = (self.sampler.steps <= timesteps, f"at most diffusion.timesteps = {timesteps}")
         _require(self.sampler, steps=most)
-
-    def stage_identity(self, stage: Literal["stage1", "stage2"], data: str) -> dict[str, Any]:
-        """Return what decides the weights at the end of a stage: an explicit list.
-
-        Args:
-            stage: stage2 contains the identity of the stage it builds on.
-            data: fingerprint of the training data.
-        """
-        identity = {
-            "data": data,
-            "backbone": self.backbone,
-            "backbone_options": dict(self.backbone_options),
-            "diffusion": self.diffusion,
-            "patch": self.patch,
-            "seed": self.seed,
-        }
-        if stage == "stage1":
-            kind = "one_stage" if self.scheme == "one_stage" else "conditioned_on_reference"
-            return {"stage": kind, "optimisation": self.stage1, **identity}
-        base = (
-            self.stage_identity("stage1", data)
-            if self.scheme == "two_stage"
-            else {"extra_steps": self.stage1.steps}
-        )
-        return {
-            "stage": self.scheme,
-            "base": base,
-            "adapters": self.adapters,
-            "optimisation": self.stage2,
-            **identity,
-        }

@@ -8,21 +8,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["as_plain", "canonical_json", "config_hash", "derive_seed"]
+__all__ = ["as_plain", "canonical_json", "config_hash", "derive_seed", "historic_values"]
 
 
-def as_plain(value: Any) -> Any:
+def as_plain(value: Any, *, identity: bool = False) -> Any:
     """Reduce dataclasses, mappings and sequences to what JSON holds; 1.0 becomes 1.
+
+    Args:
+        value: what to reduce.
+        identity: leave out fields that were added later (metadata ``historic``) and hold the
+            value that everything before them had, so that they are no new configuration.
 
     Raises:
         TypeError: a value that has no canonical form.
     """
     if dataclasses.is_dataclass(value):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        added = historic_values(value) if identity else {}
+        value = {
+            f.name: item
+            for f in dataclasses.fields(value)
+            if (item := getattr(value, f.name)) != added.get(f.name, _NOT_ADDED)
+        }
     if isinstance(value, Mapping):
-        return {str(key): as_plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item, identity=identity) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
+        return [as_plain(item, identity=identity) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)  # 1.0 and 1 are one configuration, also after a trip through CSV
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -30,9 +40,22 @@ def as_plain(value: Any) -> Any:
     raise TypeError(f"cannot hash {value!r} of type {type(value).__name__}")
 
 
+_NOT_ADDED = object()
+
+
+def historic_values(config: Any) -> dict[str, Any]:
+    """Return what fields added to a dataclass later were before, by name.
+
+    Such a field is declared ``field(default=..., metadata={"historic": value})``.
+    """
+    fields = dataclasses.fields(config)
+    return {f.name: f.metadata["historic"] for f in fields if "historic" in f.metadata}
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON that is equal for equal configurations: keys sorted, 1.0 written as 1."""
-    return json.dumps(as_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    plain = as_plain(value, identity=True)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def config_hash(value: Any, length: int = 12) -> str:

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config.errors import UsageError
 from bench.config.experiment import ExperimentConfig
 

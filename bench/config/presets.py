@@ -2,15 +2,16 @@
 
 ``paper`` follows the paper and, where it is silent, the published recipe of its group; ``laptop``
 and ``smoke`` depart from it in width, steps and target to fit two CPU cores, which
-:data:`DEPARTURES` says in words for every table made with them.
+:data:`DEPARTURES` says in words for every table made with them. A preset names a scale; what it is
+stands in each backbone's own file.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from backbones.registry import UnknownNameError
+from backbones.names import UnknownNameError
 from bench.config.experiment import (
     AdapterConfig,
     DiffusionConfig,
@@ -20,10 +21,13 @@ from bench.config.experiment import (
     StageConfig,
 )
 
-__all__ = ["DEPARTURES", "PRESETS", "Preset", "experiment_preset", "preset_seeds"]
+__all__ = ["DATASETS", "DEPARTURES", "PRESETS", "Preset", "experiment_preset", "preset_seeds"]
 
 Preset = Literal["smoke", "laptop", "paper"]
 PRESETS: tuple[str, ...] = get_args(Preset)
+
+DATASETS: tuple[str, ...] = ("sample-4", "sample-8")
+"""The shipped data sets, by name."""
 
 DEPARTURES: dict[str, str] = {
     "smoke": "checks the path only; its numbers claim nothing",
@@ -34,24 +38,8 @@ DEPARTURES: dict[str, str] = {
     "paper": "as the paper; where it is silent, the defaults documented in bench/config",
 }
 
-# Backbone widths a preset trains; a backbone that is not listed keeps its own defaults.
-_BACKBONES: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {
-        "fno": {"width": 8, "layers": 2},
-        "attention_unet": {"width": 8, "multipliers": (1, 1, 2, 2), "blocks": 1},
-        "conv_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1},
-        "convnext": {"width": 8, "layers": 2},
-    },
-    "laptop": {
-        "fno": {"width": 20},
-        "attention_unet": {"width": 16},
-        "conv_unet": {"width": 16},
-        "convnext": {"width": 32, "layers": 6},
-    },
-    "paper": {},
-}
-
 _LAPTOP = ExperimentConfig(
+    scale="small",
     diffusion=DiffusionConfig(target="x0", residual_scale=10.0),
     adapters=AdapterConfig(predictor_width=20, predictor_loss=1.0),
     sampler=SamplerConfig(steps=10, tile=64, overlap=8, batch=16),
@@ -66,6 +54,7 @@ _LAPTOP = ExperimentConfig(
 _EXPERIMENTS: dict[str, ExperimentConfig] = {
     "smoke": replace(
         _LAPTOP,
+        scale="tiny",
         stage1=replace(_LAPTOP.stage1, steps=4, batch=2),
         stage2=replace(_LAPTOP.stage2, steps=4, batch=2),
         adapters=replace(_LAPTOP.adapters, predictor_width=8, predictor_blocks=1, rank=2),
@@ -90,9 +79,8 @@ def _known(preset: str) -> str:
 
 
 def experiment_preset(preset: str, backbone: str = "fno") -> ExperimentConfig:
-    """Return the experiment of a preset, with the backbone options of its scale."""
-    options = _BACKBONES[_known(preset)].get(backbone, {})
-    return replace(_EXPERIMENTS[preset], backbone=backbone, backbone_options=options)
+    """Return the experiment of a preset, which names the scale of the backbone."""
+    return replace(_EXPERIMENTS[_known(preset)], backbone=backbone)
 
 
 def preset_seeds(preset: str) -> tuple[int, ...]:

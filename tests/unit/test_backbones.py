@@ -10,7 +10,8 @@ import torch
 
 from backbones import UnknownNameError, create_backbone, list_backbones, load_backbone_module
 from backbones.layers.spectral import spectral_form
-from backbones.registry import BACKBONES, Registry
+from backbones.names import Registry
+from backbones.registry import BACKBONES
 
 
 def run_python(code: str) -> str:

@@ -46,18 +46,31 @@ def test_stem_is_the_convolution_of_the_concatenation():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"padding": 1}, {"padding": 2, "dilation": 2}, {"stride": 2, "padding": 1}],
+    [
+        {},
+        {"padding": 1},
+        {"padding": 2, "dilation": 2},
+        {"stride": 2, "padding": 1},
+        {"groups": 2, "padding": 1, "bias": False},
+        {"groups": 4, "stride": (1, 2), "dilation": (2, 1), "padding": (2, 0)},
+        {"padding": "same", "dilation": 2},
+        {"padding": "valid", "stride": 3},
+        *({"padding": (2, 1), "padding_mode": mode} for mode in ("reflect", "circular")),
+        {"padding": "same", "padding_mode": "replicate", "groups": 2},
+        {"padding": 2, "padding_mode": "circular", "stride": 2, "dilation": 2, "groups": 4},
+    ],
     ids=str,
 )
 def test_low_rank_convolution_equals_the_weight_it_stands_for(options):
     torch.manual_seed(0)
-    conv = nn.Conv2d(4, 6, 3, **options).double()
+    conv = nn.Conv2d(4, 8, 3, **options).double()
     x = torch.randn(2, 4, 9, 10).double()
-    factors = LowRank(*(torch.randn(s).double() for s in ((2, 4, 3, 3), (6, 2), (1, 2))))
+    shapes = ((2, 4 // conv.groups, 3, 3), (8, 2), (1, 2))
+    factors = LowRank(*(torch.randn(s).double() for s in shapes))
     with torch.no_grad():
         got = adapted_conv2d(conv, x, factors._replace(gate=factors.gate.expand(2, -1)))
         conv.weight += torch.einsum("or,r,rikl->oikl", factors.up, factors.gate[0], factors.down)
-        torch.testing.assert_close(got, conv(x))
+        torch.testing.assert_close(got, conv(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 5, 4), (2, 3, 5, 4)])
