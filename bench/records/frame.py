@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.errors import MissingError
+from bench.records.lines import complete, flat
 from bench.records.schema import Row
-from bench.records.store import RunFolder, latest
+from bench.records.store import RunFolder, latest, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["export_csv", "export_samples_csv", "load_rows", "load_runs", "to_frame"]
+__all__ = [
+    "defused",
+    "export_csv",
+    "export_samples_csv",
+    "load_rows",
+    "load_runs",
+    "result_folders",
+    "to_frame",
+]
 
 _COLUMNS = [f.name for f in fields(Row)]
 _INTEGERS = [f.name for f in fields(Row) if f.type.startswith("int")]
@@ -33,6 +42,11 @@ def _folders(paths: Iterable[str | Path]) -> list[RunFolder]:
     return list(folders.values())
 
 
+def result_folders(*paths: str | Path) -> list[Path]:
+    """Return every folder that holds results in ``paths``, as :func:`load_rows` finds them."""
+    return [folder.path for folder in _folders(paths)]
+
+
 def load_rows(*paths: str | Path) -> list[Row]:
     """Return the rows of result folders, in the order written, repeats included.
 
@@ -43,27 +57,35 @@ def load_rows(*paths: str | Path) -> list[Row]:
         MissingError: a path without results.
         UsageError: a line that is not a row.
     """
-    return [row for folder in _folders(paths) for row in folder.rows()]
+    return complete(row for folder in _folders(paths) for row in folder.rows())
 
 
-def load_runs(*paths: str | Path) -> dict[str, dict[str, Any]]:
+def load_runs(*paths: str | Path, broken: bool = False) -> dict[str, dict[str, Any]]:
     """Return the provenance (command, config, commit, machine, versions) by run id.
 
     ``folder`` is added: where the run's rows lie, for the artefacts they name.
+
+    Args:
+        paths: as of :func:`load_rows`.
+        broken: leave out records that cannot be read, with a warning each.
+
+    Raises:
+        UsageError: a record that cannot be read.
     """
     return {
         run_id: record | {"folder": folder.path}
         for folder in _folders(paths)
-        for run_id, record in folder.runs().items()
+        for run_id, record in folder.runs(broken=broken).items()
     }
 
 
 def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Return one line per row that counts (see :func:`bench.records.latest`).
 
-    Columns are the schema's, then ``config.<key>`` for every setting (nested keys joined by dots).
-    Integers stay integers (nullable ``Int64``); ``value`` keeps infinity and nan apart from missing
-    only in the rows, so count failures by ``status``.
+    Columns are the schema's, then ``config.<name>`` for every setting (nested names joined by
+    dots): missing where it does not apply, ``none`` where it is null. Integers stay integers
+    (nullable ``Int64``); ``value`` keeps infinity and nan apart from missing only in the rows, so
+    count failures by ``status``.
     """
     import pandas as pd
 
@@ -71,45 +93,33 @@ def to_frame(rows: Iterable[Row]) -> pd.DataFrame:
     frame = pd.DataFrame([[getattr(row, name) for name in _COLUMNS] for row in kept])
     frame = frame.reindex(columns=range(len(_COLUMNS))).set_axis(_COLUMNS, axis=1)
     frame = frame.astype(dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_FLOATS, float))
-    settings = [_flat(row.config) for row in kept]
+    settings = [flat(row.config) for row in kept]
     names = dict.fromkeys(name for setting in settings for name in setting)
     columns = {
         f"config.{name}": pd.Series(
             [setting.get(name) for setting in settings], index=frame.index, dtype=object
-        ).infer_objects()
+        )
         for name in names
     }
     return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
-    return flat
-
-
 def export_csv(rows: Iterable[Row], path: str | Path) -> None:
     """Write the rows that count: the schema's columns in its order, then settings that vary.
 
-    ``config`` is JSON; samples go into :func:`export_samples_csv`. Missing is an empty field, not a
-    number is ``nan``; numbers are written in full.
+    What all rows agree in stands in ``cells.jsonl``; samples go into :func:`export_samples_csv`.
+    Missing is an empty field, not a number is ``nan``; numbers are written in full.
     """
     kept = latest(rows)
-    settings = [_flat(row.config) for row in kept]
+    settings = [flat(row.config) for row in kept]
     names = dict.fromkeys(name for setting in settings for name in setting)
     varying = [name for name in names if len({repr(s.get(name)) for s in settings}) > 1]
-    columns = [name for name in _COLUMNS if name != "samples"]
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, *(f"config.{name}" for name in varying)])
-        for row, setting in zip(kept, settings, strict=True):
-            values = [getattr(row, name) for name in columns]
-            values[columns.index("config")] = json.dumps(row.config, sort_keys=True)
-            writer.writerow([*values, *(setting.get(name) for name in varying)])
+    columns = [name for name in _COLUMNS if name not in ("samples", "config")]
+    lines = [[*columns, *(f"config.{name}" for name in varying)]]
+    for row, setting in zip(kept, settings, strict=True):
+        values = [getattr(row, name) for name in columns]
+        lines.append([*values, *(setting.get(name) for name in varying)])
+    _write_csv(lines, path)
 
 
 def export_samples_csv(rows: Iterable[Row], path: str | Path) -> None:
@@ -119,9 +129,25 @@ def export_samples_csv(rows: Iterable[Row], path: str | Path) -> None:
     """
     names = ["cell_id", "method", "backbone", "dataset", "split", "size", "batch", "seed"]
     names += ["metric", "unit"]
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*names, "index", "value"])
-        for row in latest(rows):
-            what = [getattr(row, name) for name in names]
-            writer.writerows([*what, index, value] for index, value in enumerate(row.samples or []))
+    lines = [[*names, "index", "value"]]
+    for row in latest(rows):
+        what = [getattr(row, name) for name in names]
+        lines += [[*what, index, value] for index, value in enumerate(row.samples or [])]
+    _write_csv(lines, path)
+
+
+def _write_csv(lines: Iterable[Sequence[Any]], path: str | Path) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([defused(v) for v in line] for line in lines)
+    replace_file(Path(path), text.getvalue().encode())
+
+
+def defused(value: Any) -> Any:
+    """Return a CSV cell that no spreadsheet takes for a formula: an apostrophe leads such text."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from backbones.registry import nearest
+from backbones.names import nearest
 
 __all__ = [
     "DIRECTIONS",
@@ -30,7 +30,7 @@ __all__ = [
     "encode_row",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KINDS = ("accuracy", "cost", "training", "artefact")
 SPLITS = ("reduced", "full")
 DIRECTIONS = ("higher", "lower")
@@ -71,7 +71,7 @@ class Row:
     backbone_version: int | None = _optional("what", "raised when the network's numbers change")
     config: dict[str, Any] = field(
         default_factory=dict,
-        metadata=_about("what", "result-relevant settings, e.g. modes or steps"),
+        metadata=_about("what", "the row's own settings; those of its cell are in `cells.jsonl`"),
     )
 
     dataset: str | None = _optional("on what", "data set by name")
@@ -126,6 +126,7 @@ class Row:
         return (
             self.cell_id,
             self.method,
+            self.backbone,
             self.metric,
             self.split,
             self.size,
@@ -163,30 +164,48 @@ def encode_row(row: Row) -> str:
     return json.dumps(record, allow_nan=False, ensure_ascii=False)
 
 
-def decode_row(line: str) -> Row:
-    """Return the row written by :func:`encode_row`.
+def decode_row(record: Mapping[str, Any]) -> Row:
+    """Return the row that :func:`encode_row` wrote, from its line of JSON, parsed.
 
     Raises:
-        ValueError: not JSON, an unknown field, or a row of a newer schema.
+        ValueError: an unknown field, a value that no row can have, or a row of a newer schema.
     """
-    record = json.loads(line)
-    if record.get("schema_version", 0) > SCHEMA_VERSION:
+    version = record.get("schema_version", 0)
+    if version > SCHEMA_VERSION:
         raise ValueError(
-            f"row of schema {record['schema_version']}; this version reads up to {SCHEMA_VERSION}"
+            f"row of schema {version}; this version of nodiff-bench reads up to {SCHEMA_VERSION}: "
+            "update it"
         )
     unknown = record.keys() - {f.name for f in fields(Row)}
     if unknown:
         raise ValueError(f"unknown row fields: {', '.join(sorted(unknown))}")
+    record = {**record, "schema_version": SCHEMA_VERSION}
     for name in _FLOAT_FIELDS:
         if record.get(name) is not None:
             record[name] = _number(record[name])
-    if record.get("samples") is not None:
+    if isinstance(record.get("samples"), list):
         record["samples"] = [None if item is None else _number(item) for item in record["samples"]]
+    for f in fields(Row):
+        _check_type(f.name, f.type, record.get(f.name, f.default))
     return Row(**record)
 
 
-def _number(value: float | str) -> float:
-    return _NON_FINITE[value] if isinstance(value, str) else value
+_TYPES = {"int": int, "float": (int, float), "str": str, "dict": Mapping, "list": list}
+
+
+def _check_type(name: str, annotation: str, value: Any) -> None:
+    kind = _TYPES[annotation.partition("[")[0].partition(" ")[0]]
+    if (value is None and "None" in annotation) or value is MISSING:
+        return
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} = {value!r}: expected {annotation}")
+
+
+def _number(value: Any) -> float:
+    value = _NON_FINITE.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a number")
+    return value
 
 
 def data_dictionary() -> str:

@@ -1,4 +1,7 @@
-"""A folder of results: ``rows.jsonl``, and ``run-<run_id>.json`` for each run that wrote to it.
+"""A folder of results: ``rows.jsonl``, ``cells.jsonl``, and ``run-<run_id>.json`` for each run.
+
+A cell's configuration, the whole of it, stands once in ``cells.jsonl`` and is joined to its rows
+when they are read.
 
 Several processes may share a folder. Every change replaces a file by a complete new one under a
 lock, so that a reader, or a run that follows a kill, finds either all rows of a call or none.
@@ -21,9 +24,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench.config.errors import MissingError, UsageError
-from bench.records.schema import Row, decode_row, encode_row
+from bench.config.hashing import as_plain
+from bench.records.lines import complete
+from bench.records.migration import migrated
+from bench.records.schema import SCHEMA_VERSION, Row, decode_row, encode_row
 
-__all__ = ["RunFolder", "latest"]
+__all__ = ["RunFolder", "latest", "replace_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +47,8 @@ class RunFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.rows_path = self.path / "rows.jsonl"
-        self._locks = self.path / ".locks"
+        self.cells_path = self.path / "cells.jsonl"
+        self.locks = self.path / ".locks"
 
     def begin(
         self,
@@ -77,7 +84,7 @@ class RunFolder:
             "machine": _without_host(machine),
             "versions": versions,
         }
-        self._locks.mkdir(parents=True, exist_ok=True)
+        self.locks.mkdir(parents=True, exist_ok=True)
         self._write_run(_without_private(record))
         return run_id
 
@@ -86,40 +93,94 @@ class RunFolder:
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         self._write_run(self.runs()[run_id] | {"status": status, "ended_at": ended})
 
-    def runs(self) -> dict[str, dict[str, Any]]:
-        """Return the provenance of every run in the folder by run id, oldest first."""
-        records = [json.loads(p.read_text("utf-8")) for p in sorted(self.path.glob("run-*.json"))]
-        return {record["run_id"]: record for record in records}
+    def runs(self, *, broken: bool = True) -> dict[str, dict[str, Any]]:
+        """Return the provenance of every run in the folder by run id, oldest first.
 
-    def append(self, rows: Iterable[Row]) -> None:
-        """Add rows, all or none. The rows of one cell go into one call: that finishes the cell."""
-        lines = "".join(encode_row(row) + "\n" for row in rows)
-        self._locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._locks / "rows.lock"):
-            present = b""
-            if self.rows_path.exists():
-                present, torn = _split_torn(self.rows_path.read_bytes())
-                if torn:
-                    logger.warning("%s: dropped a torn last line", self.rows_path)
-            _replace(self.rows_path, present + lines.encode())
+        Args:
+            broken: leave out records that cannot be read, with a warning each: they cost no more
+                than what they say.
+
+        Raises:
+            UsageError: a record that cannot be read, unless ``broken``.
+        """
+        found = {}
+        for path in sorted(self.path.glob("run-*.json")):
+            try:
+                record = json.loads(path.read_text("utf-8"))
+                found[record["run_id"]] = dict(record)
+            except Exception as error:  # the file may be anybody's
+                line = f"{path}: not the record of a run: {type(error).__name__}: {error}"
+                if not broken:
+                    raise UsageError(line) from error
+                logger.warning("%s", line)
+        return found
+
+    def append(self, rows: Iterable[Row], config: Mapping[str, Any] | None = None) -> None:
+        """Add rows, all or none. The rows of one cell go into one call: that finishes the cell.
+
+        Args:
+            rows: of one cell.
+            config: the cell's resolved configuration; rows keep only what is their own.
+        """
+        rows = list(rows)
+        self.locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.locks / "rows.lock"):
+            if config is not None and rows:
+                cell = {"schema_version": SCHEMA_VERSION, "cell_id": rows[0].cell_id}
+                cell["config"] = as_plain(config)
+                if self.cells().get(rows[0].cell_id) != cell["config"]:
+                    self._add(self.cells_path, json.dumps(cell, ensure_ascii=False) + "\n")
+            self._add(self.rows_path, "".join(encode_row(row) + "\n" for row in rows))
+
+    def _add(self, path: Path, lines: str) -> None:
+        present = b""
+        if path.exists():
+            present, torn = _split_torn(path.read_bytes())
+            if torn:
+                logger.warning("%s: dropped a torn last line", path)
+        replace_file(path, present + encoded(lines))
+
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """Return the configuration of every cell by id; of several the last.
+
+        Raises:
+            UsageError: a line that is not a cell, or one of a newer schema.
+        """
+        found = {}
+        for number, record in _records(self.cells_path):
+            try:
+                if record["schema_version"] > SCHEMA_VERSION:
+                    raise ValueError(f"of schema {record['schema_version']}: update nodiff-bench")
+                found[record["cell_id"]] = dict(record["config"])
+            except Exception as error:  # the file may be anybody's
+                raise UsageError(f"{self.cells_path}:{number}: not a cell: {error}") from error
+        return found
 
     def rows(self) -> list[Row]:
-        """Return every row in the order written; a torn last line is left out.
+        """Return every row in the order written, with its cell's configuration.
+
+        A torn last line is left out.
 
         Raises:
             MissingError: the folder has no ``rows.jsonl``.
-            UsageError: a line that is not a row.
+            UsageError: a line that is not a row, or one of a newer schema.
         """
         if not self.rows_path.is_file():
             raise MissingError(f"no rows.jsonl in {self.path}")
-        complete, _ = _split_torn(self.rows_path.read_bytes())
+        cells, runs = self.cells(), self.runs()
         rows = []
-        for number, line in enumerate(complete.decode().splitlines(), start=1):
+        for number, record in _records(self.rows_path):
             try:
-                rows.append(decode_row(line))
-            except (ValueError, TypeError) as error:
-                raise UsageError(f"{self.rows_path}:{number}: {error}") from error
-        return rows
+                cell = cells.get(record["cell_id"])
+                if record["schema_version"] < SCHEMA_VERSION:
+                    record = migrated(record, runs.get(record["run_id"]))
+                elif cell is None:  # lost: at least never taken for another cell's
+                    cell = {"unsaid": record["cell_id"]}
+                whole = _joined(cell or {}, record["config"])
+                rows.append(decode_row({**record, "config": whole}))
+            except Exception as error:  # the file may be anybody's
+                raise UsageError(f"{self.rows_path}:{number}: not a row: {error}") from error
+        return complete(rows)
 
     def latest(self) -> list[Row]:
         """Return the rows that count (see :func:`latest`); none in a folder that is not there."""
@@ -132,16 +193,20 @@ class RunFolder:
         return cells - {row.cell_id for row in rows if row.status not in OUTCOMES}
 
     @contextmanager
-    def claim(self, cell_id: str) -> Iterator[bool]:
+    def claim(self, cell_id: str, *, wait: bool = False) -> Iterator[bool]:
         """Hold a cell while working on it; yields False when another process holds it.
 
         The claim ends with the process, however that ends. Look at :meth:`finished` once more after
         claiming: another process may have finished the cell in between.
+
+        Args:
+            cell_id: which cell.
+            wait: until nobody else holds it.
         """
-        self._locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._locks / f"{cell_id}.lock")
+        self.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.locks / f"{cell_id}.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             yield False
             return
@@ -152,7 +217,7 @@ class RunFolder:
 
     def _write_run(self, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _replace(self.path / f"run-{record['run_id']}.json", text.encode())
+        replace_file(self.path / f"run-{record['run_id']}.json", encoded(text))
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
@@ -181,14 +246,53 @@ def _split_torn(content: bytes) -> tuple[bytes, bytes]:
     return content[:end], content[end:]
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of every complete line of a JSON-lines file.
+
+    Raises:
+        UsageError: a line that is not a JSON object.
+    """
+    if not path.is_file():
+        return
+    complete_lines, _ = _split_torn(path.read_bytes())
+    # Split at \n alone: text may hold other characters that end a line.
+    for number, line in enumerate(complete_lines.split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("expected an object")
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path}:{number}: not a JSON object: {error}") from error
+        yield number, record
+
+
+def _joined(cell: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a row's own settings over those of its cell, group by group."""
+    whole = dict(cell)
+    for name, value in row.items():
+        inside = whole.get(name)
+        both = isinstance(value, Mapping) and isinstance(inside, Mapping)
+        whole[name] = _joined(inside, value) if both else value
+    return whole
+
+
+def encoded(text: str) -> bytes:
+    """Encode JSON; the name of a file that is no UTF-8 becomes an escape and survives."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def replace_file(path: Path, content: bytes) -> None:
     """Put a complete file in place of ``path``: readers see the old one or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _without_private(value: Any) -> Any:

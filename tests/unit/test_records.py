@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.config import MissingError, UsageError, config_hash
 from bench.records import (
@@ -30,8 +32,12 @@ from bench.records import (
     latest,
     load_rows,
     load_runs,
+    settings,
     to_frame,
 )
+from bench.records.grouping import split_lines
+from bench.records.lines import complete, flat
+from bench.records.migration import migrated
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +64,7 @@ def test_round_trip_keeps_every_field_and_type():
         seed=0,
         value=0.1 + 0.2,
     )
-    again = decode_row(encode_row(row))
+    again = decode_row(json.loads(encode_row(row)))
     assert again == row
     assert type(again.size) is int and type(again.config["modes"]) is int
     assert config_hash(again.config) == config_hash(row.config)
@@ -69,12 +75,12 @@ def test_infinite_values_survive_in_valid_json(value):
     line = encode_row(make_row(value=value, samples=[value, 1.0]))
     record = json.loads(line, parse_constant=lambda name: pytest.fail(f"not JSON: {name}"))
     assert isinstance(record["value"], str)
-    again = decode_row(line)
+    again = decode_row(record)
     assert again.value == value and again.samples == [value, 1.0]
 
 
 def test_nan_is_not_missing():
-    again = decode_row(encode_row(make_row(value=math.nan, samples=[math.nan, None])))
+    again = decode_row(json.loads(encode_row(make_row(value=math.nan, samples=[math.nan, None]))))
     assert math.isnan(again.value) and math.isnan(again.samples[0]) and again.samples[1] is None
     assert json.loads(encode_row(make_row(value=None)))["value"] is None
 
@@ -103,9 +109,9 @@ def test_a_word_outside_its_list_is_named(fields, message):
 def test_rows_of_a_newer_schema_and_unknown_fields_are_refused():
     record = json.loads(encode_row(make_row()))
     with pytest.raises(ValueError, match="schema 99"):
-        decode_row(json.dumps(record | {"schema_version": 99}))
+        decode_row(record | {"schema_version": 99})
     with pytest.raises(ValueError, match="colour"):
-        decode_row(json.dumps(record | {"colour": "red"}))
+        decode_row(record | {"colour": "red"})
 
 
 def test_data_dictionary_of_results_is_up_to_date():
@@ -287,7 +293,7 @@ def test_frame_flattens_settings_and_keeps_integers(tmp_path):
     ]
     frame = to_frame(rows)
     assert frame["config.backbone.modes"].tolist() == [8, 12]
-    assert str(frame["config.backbone.modes"].dtype) == "int64"
+    assert all(type(modes) is int for modes in frame["config.backbone.modes"])
     assert str(frame["size"].dtype) == "Int64" and frame["size"].isna().tolist() == [False, True]
     assert frame.loc[1, "config.tiles"] == (64, 16)
     assert to_frame([]).empty and "metric" in to_frame([]).columns
@@ -302,13 +308,162 @@ def test_csv_has_the_schema_order_and_varying_settings(tmp_path):
     with (tmp_path / "rows.csv").open(newline="") as file:
         header, first, second = csv.reader(file)
     documented = re.findall(r"^\|[^|]*\| `(\w+)`", data_dictionary(), re.MULTILINE)
-    documented.remove("samples")
+    documented = [name for name in documented if name not in ("samples", "config")]
     assert header == [*documented, "config.modes"]
     first, second = (dict(zip(header, line, strict=True)) for line in (first, second))
     assert first["size"] == "64" and second["size"] == "" and second["value"] == "inf"
-    assert json.loads(first["config"]) == {"modes": 8, "layers": 4}
+    assert (first["config.modes"], second["config.modes"]) == ("8", "12")
 
     export_samples_csv(rows, tmp_path / "samples.csv")
     with (tmp_path / "samples.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["index"], line["value"]) for line in lines] == [("0", "1.0"), ("1", "2.0")]
+
+
+def test_csv_text_is_no_formula_and_numbers_stay_numbers(tmp_path):
+    names = ("=1+1", "+x", "-x", "@x", "\tx")
+    rows = [make_row(name, method=name, value=-1.5, config={"name": name}) for name in names]
+    export_csv(rows, tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["method"] for line in lines] == [f"'{name}" for name in names]
+    assert [line["config.name"] for line in lines] == [f"'{name}" for name in names]
+    assert {line["value"] for line in lines} == {"-1.5"}
+
+
+# What a row is of
+
+
+def test_the_configuration_of_a_cell_is_kept_once_and_joined_to_its_rows(tmp_path):
+    folder = RunFolder(tmp_path)
+    config = {"sampler": {"tile": None, "steps": 10}, "scheme": "joint"}
+    own = make_row(config={"sampler": {"steps": 1}, "timing": {"rounds": 3}})
+    folder.append([own, make_row(metric="SAM")], config)
+    folder.append([make_row("b")])
+    first, second, other = folder.rows()
+    assert first.config == {
+        "sampler": {"tile": None, "steps": 1}, "scheme": "joint", "timing": {"rounds": 3},
+    }  # fmt: skip
+    assert second.config == config
+    assert other.config == {"unsaid": "b"}  # never taken for another cell's
+    assert flat(first.config)["sampler.tile"] == "none"
+    assert json.loads(folder.rows_path.read_text().splitlines()[1])["config"] == {}
+    assert len(folder.cells_path.read_text().splitlines()) == 1
+
+
+def test_settings_from_anybody_can_be_keys():
+    found = flat({"a": {"b": [[1, {"c": [2]}]]}, "d": None, "e": {}})
+    assert found == {"a.b": ((1, (("c", (2,)),)),), "d": "none"}
+    assert hash(tuple(found.values()))
+
+
+OLD_RUN = {
+    "config": {
+        "experiment": {
+            "backbone": "fno", "backbone_options": {"width": 20}, "scheme": "two_stage",
+            "patch": 64, "diffusion": {"target": "x0"}, "adapters": {"rank": 8},
+            "stage1": {"steps": 200}, "stage2": {"steps": 250},
+            "sampler": {"steps": 25, "tile": None}, "evaluation": {"images": None},
+        }
+    }
+}  # fmt: skip
+
+
+def old_row(**fields):
+    row = make_row(backbone="fno", dataset="sample-4", **fields)
+    return {**vars(row), "schema_version": 1}
+
+
+def test_rows_of_schema_1_get_the_configuration_that_their_run_had():
+    old = {"modes": 8, "nfe": 10, "tile": 64, "target": "eps", "convention": "dlpan"}
+    new = migrated(old_row(config=old | {"preset": "laptop"}), OLD_RUN)["config"]
+    assert new["backbone"] == {"width": 20, "layers": 8, "modes": 8, "form": "auto"}
+    assert (new["sampler"], new["diffusion"]) == ({"steps": 10, "tile": 64}, {"target": "eps"})
+    assert new["evaluation"] == {"images": None, "convention": "dlpan"}
+    assert new["data"]["notes"] and new["scale"] == "small"
+    joint = migrated(old_row(config={"scheme": "joint"}), OLD_RUN)["config"]
+    assert joint["stage2"]["steps"] == 450 and "stage1" not in joint
+
+
+def test_what_an_old_row_does_not_say_is_unknown_and_no_value():
+    new = [migrated(old_row(config={"training": name}), None)["config"] for name in "ab"]
+    assert new[0]["sampler"]["tile"] == "unknown" and new[0]["backbone"] == {"options": "unknown"}
+    rows = [
+        make_row(name, backbone="fno", config=config)
+        for name, config in zip("ab", new, strict=True)
+    ]
+    assert settings(rows[0]) != settings(rows[1])  # at least never two trainings in one line
+
+
+def test_a_setting_that_came_later_is_filled_in_by_its_historic_value():
+    later = make_row(
+        "b", backbone="fno", config={
+            "backbone": {"modes": 8, "gate": True}, "sampler": {"steps": 2, "order": 2},
+            "historic": {"backbone.gate": False, "sampler.order": 1},
+        },
+    )  # fmt: skip
+    old = make_row("a", backbone="fno", config={"backbone": {"modes": 8}, "sampler": {"steps": 2}})
+    other = make_row("c", backbone="unet", config={"backbone": {"width": 8}})
+    bare = make_row("d", config={})
+    filled = complete([old, later, other, bare])
+    assert filled[0].config == {
+        "backbone": {"modes": 8, "gate": False}, "sampler": {"steps": 2, "order": 1},
+    }  # fmt: skip
+    assert filled[1:] == [later, other, bare]
+
+
+FIELDS = {
+    "scheme": st.sampled_from(["two_stage", "joint"]),
+    "backbone.modes": st.sampled_from([8, 12]),
+    "backbone.form": st.sampled_from(["auto", "fft"]),
+    "adapters.guidance": st.booleans(),
+    "sampler.tile": st.sampled_from([None, 64]),
+    "sampler.batch": st.sampled_from([4, 16]),
+    "stage1.steps": st.sampled_from([100, 200]),
+    "evaluation.full_resolution": st.booleans(),
+    "data.fingerprint": st.sampled_from(["a", "b"]),
+    "data.notes": st.sampled_from([[], ["simulated"]]),
+    "preset": st.sampled_from(["laptop", "paper"]),
+    "scale": st.sampled_from(["small", "own defaults"]),
+    "training": st.text("ab", max_size=2),
+}
+EXEMPT = {"data.notes", "preset", "scale", "training"}
+NO_EFFECT_ON_ACCURACY = {"backbone.form", "sampler.batch", "evaluation.full_resolution"}
+
+
+@st.composite
+def pairs_of_configs(draw):
+    """Two configurations that differ in few fields, or in none."""
+    first = {name: draw(values) for name, values in FIELDS.items()}
+    differ = draw(st.sets(st.sampled_from(sorted(FIELDS)), max_size=3))
+    return first, first | {name: draw(FIELDS[name]) for name in sorted(differ)}
+
+
+def nested(config):
+    found = {}
+    for name, value in config.items():
+        group, _, field = name.rpartition(".")
+        found.setdefault(group, {})[field] = value
+    return found.pop("", {}) | found
+
+
+@given(pairs_of_configs(), st.sampled_from(["accuracy", "cost"]), st.booleans())
+def test_two_rows_are_one_line_only_if_they_agree_in_all_that_can_change_a_number(
+    pair, kind, one_version
+):
+    exempt = EXEMPT | (NO_EFFECT_ON_ACCURACY if kind == "accuracy" else set())
+    rows = [
+        make_row(
+            str(seed), kind=kind, backbone="fno", seed=seed, config=nested(config),
+            backbone_version=1 if one_version else seed + 1,
+        )
+        for seed, config in enumerate(pair)
+    ]  # fmt: skip
+    same = one_version and all(a == pair[1][n] for n, a in pair[0].items() if n not in exempt)
+    lines = split_lines(to_frame(rows))
+    frame, by = lines.frame, list(lines.by)
+    assert (len(frame[by].map(repr).drop_duplicates()) == 1) == same
+    assert (settings(rows[0]) == settings(rows[1])) == same
+    told = {*lines.by, *lines.along} - {"method", "backbone", "backbone_version"}
+    differing = {f"config.{n}" for n in pair[0] if n not in exempt and pair[0][n] != pair[1][n]}
+    assert told == differing  # nothing that differs is kept from the reader
