@@ -4,6 +4,7 @@ Nothing here knows what it measures: it is handed callables, or the names of bui
 fresh process calls. See the modules for conventions; each states its own.
 """
 
+from bench.config.exhaustion import is_out_of_memory
 from bench.measure.ceilings import Ceilings, measure_ceilings
 from bench.measure.environment import (
     commit,
@@ -63,6 +64,7 @@ __all__ = [
     "gpu_energy_joules",
     "gpu_state",
     "image_flops",
+    "is_out_of_memory",
     "largest_fit",
     "machine",
     "measure_ceilings",

@@ -65,8 +65,11 @@ def measure_ceilings(
     source = torch.ones(elements, dtype=torch.float32, device=device)
     copied = torch.empty_like(source)
     calls = {"copy": lambda: copied.copy_(source)}
+    generator = torch.Generator(device).manual_seed(0)
     for n in sizes:
-        a, b, out = (torch.randn(n, n, device=device).to(dtype) for _ in range(3))
+        a, b, out = (
+            torch.randn(n, n, device=device, generator=generator).to(dtype) for _ in range(3)
+        )
         calls[f"gemm {n}"] = lambda a=a, b=b, out=out: torch.mm(a, b, out=out)
     timings = time_interleaved(calls, rounds=rounds, threads=threads, device=device)
     return Ceilings(

@@ -14,19 +14,22 @@ the same answer on every machine.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
-import types
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from bench.measure.traces import copied, reachable, source, uncompiled, untouched
 
 if TYPE_CHECKING:
     from backbones.layers.spectral import SpectralConv2d
@@ -52,13 +55,20 @@ FORMULAS: dict[str, Formula] = {}
 
 
 class UnknownOperatorError(ValueError):
-    """An operator that has no formula and is not on the list of free ones."""
+    """An operator that has no formula and is not on the list of free ones, or cannot be run.
 
-    def __init__(self, name: str):
+    Args:
+        name: of the operator.
+        reason: what else is wrong with it.
+    """
+
+    def __init__(self, name: str, reason: str = ""):
         self.operator = name
         super().__init__(
-            f"no FLOP formula for operator {name!r} and it is not on the list of free operators; "
-            f"give it one with bench.measure.register_formula({name!r})"
+            f"operator {name!r} {reason}"
+            if reason
+            else f"no FLOP formula for operator {name!r} and it is not on the list of free "
+            f"operators; give it one with bench.measure.register_formula({name!r})"
         )
 
 
@@ -295,11 +305,11 @@ FREE = frozenset(name for names in _FREE_BY_KIND.values() for name in names.spli
 
 
 def _operator_name(func: Any) -> str:
-    namespace, _, name = func.name().partition("::")
+    namespace, _, name = func.name().rpartition("::")  # a higher-order one has no namespace
     name = name.split(".")[0]
     if name.endswith("_") and not name.startswith("__"):
         name = name.removesuffix("_")
-    return name if namespace in ("aten", "prim") else f"{namespace}::{name}"
+    return name if namespace in ("aten", "prim", "") else f"{namespace}::{name}"
 
 
 def _is_free(name: str) -> bool:
@@ -309,11 +319,67 @@ def _is_free(name: str) -> bool:
     return base in FREE
 
 
+def _without_out(func: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Drop what a formula is handed as ``out`` already, whatever the schema calls it."""
+    schema = getattr(func, "_schema", None)
+    outs = {argument.name for argument in schema.arguments if argument.is_out} if schema else ()
+    return {name: value for name, value in kwargs.items() if name not in outs}
+
+
 # --- the counter ----------------------------------------------------------------------------
+
+# What torch before 2.9 says of a higher-order operator, and of one that looks at the device.
+_REFUSED = re.compile(r"no rule registered for \w+ (\w+)|FlexAttention is only supported on")
+_CONVOLUTIONS = frozenset(
+    getattr(torch, f"conv{kind}{rank}d") for kind in ("", "_transpose") for rank in (1, 2, 3)
+)
+
+
+class _ComplexConvolutions(TorchFunctionMode):
+    """Make a complex convolution of four real ones.
+
+    Torch makes it of three and some sums (Gauss), above the dispatcher, where none of it tells
+    any more that it was complex; four are the 8 FLOPs of a complex multiply-add, backward too.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _CONVOLUTIONS:
+            return func(*args, **kwargs)
+        names = ("input", "weight", "bias")
+        given = dict(zip(names, args, strict=False))
+        options = {name: value for name, value in kwargs.items() if name not in names}
+        given |= {name: kwargs[name] for name in names if name in kwargs}
+        x, weight, bias = (given.get(name) for name in names)
+        if not (x.is_complex() and weight.is_complex()):
+            return func(*args, **kwargs)
+
+        def real(x: Tensor, weight: Tensor) -> Tensor:
+            return func(x, weight, None, *args[3:], **options)
+
+        out = torch.complex(
+            real(x.real, weight.real) - real(x.imag, weight.imag),
+            real(x.real, weight.imag) + real(x.imag, weight.real),
+        )
+        return out if bias is None else out + bias.view(-1, *[1] * (weight.dim() - 2))
+
+
+def _refuse_complex(module: torch.jit.ScriptModule) -> None:
+    """Refuse a scripted module that may hold a complex convolution: no mode sees it whole."""
+    if any(x.is_complex() for x in (*module.parameters(), *module.buffers())):
+        raise UnknownOperatorError("complex arithmetic", "inside a scripted module is not counted")
+
+
+def _named_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Qualified names and modules, as if nothing were compiled."""
+    for name, module in root.named_modules(prefix=type(source(root)).__name__):
+        yield name.replace("._orig_mod", ""), module
 
 
 class FlopCounter(TorchDispatchMode):
-    """Count what runs inside a ``with`` block, on whatever device it runs.
+    """Count what runs inside a ``with`` block, uncompiled, on whatever device it runs.
 
     Args:
         *modules: modules to break the count down by. Without any, :attr:`by_module` stays empty.
@@ -331,6 +397,8 @@ class FlopCounter(TorchDispatchMode):
             nor free.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, *modules: nn.Module):
         super().__init__()
         self.by_operator: dict[str, int] = defaultdict(int)
@@ -341,25 +409,29 @@ class FlopCounter(TorchDispatchMode):
         self._modules = modules
         self._stack: list[tuple[str, int]] = []
         self._makers: dict[int, tuple[str, ...]] = {}  # autograd sequence number -> module path
-        self._hooks: list[Any] = []
+        self._undo = ExitStack()
 
     def __enter__(self) -> FlopCounter:
         for root in self._modules:
-            for name, module in root.named_modules(prefix=type(root).__name__):
+            for name, module in _named_modules(root):
+                if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                    _refuse_complex(module)
+                    continue
                 enter = functools.partial(self._push, name)
                 # Recomputing a checkpoint may stop in the middle of a module, by an exception.
-                self._hooks += (
-                    module.register_forward_pre_hook(enter),
-                    module.register_forward_hook(self._pop, always_call=True),
-                )
+                self._undo.callback(module.register_forward_pre_hook(enter).remove)
+                leave = module.register_forward_hook(self._pop, always_call=True)
+                self._undo.callback(leave.remove)
+        self._undo.enter_context(uncompiled())
+        self._undo.enter_context(_ComplexConvolutions())
         super().__enter__()
         return self
 
-    def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        self._undo.close()
+        if kind in (NotImplementedError, ValueError) and (match := _REFUSED.search(str(error))):
+            raise UnknownOperatorError(match[1] or "flex_attention") from error
 
     def _push(self, name: str, *_: Any) -> None:
         self._stack.append((name, torch.autograd._get_sequence_nr()))
@@ -384,16 +456,34 @@ class FlopCounter(TorchDispatchMode):
         if formula is None and not _is_free(name):
             # Composite operators arrive whole in inference mode; look at what they are made of.
             if isinstance(func, torch._ops.OpOverload):
-                with self:
+                super().__enter__()
+                try:
                     out = func.decompose(*args, **kwargs)
+                finally:
+                    super().__exit__(None, None, None)
                 if out is not NotImplemented:
                     return out
             raise UnknownOperatorError(name)
-        out = func(*args, **kwargs)
+        try:
+            out = func(*args, **kwargs)
+        except RuntimeError as error:
+            if not isinstance(error, NotImplementedError) and "meta tensors" not in str(error):
+                raise
+            reason = "does not run on this device; count on another, such as device='cpu'"
+            raise UnknownOperatorError(name, reason) from error
         if formula is not None:
             self._check_device(name, args)
-            self._add(name, round(formula(out, *args, **kwargs)))
+            self._add(name, self._apply(formula, name, out, args, _without_out(func, kwargs)))
         return out
+
+    def _apply(
+        self, formula: Formula, name: str, out: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> int:
+        try:
+            return round(formula(out, *args, **kwargs))
+        except Exception as error:  # a formula meets an overload that it was not written for
+            reason = f"was called in a way that its FLOP formula does not know ({error})"
+            raise UnknownOperatorError(name, reason) from error
 
     def _check_device(self, name: str, args: tuple) -> None:
         if self.device is None:
@@ -520,7 +610,7 @@ def count_flops(
     modules = [
         name
         for root in _roots(call)
-        for name, _ in root.named_modules(prefix=type(root).__name__)
+        for name, _ in _named_modules(root)
         if name in canonical.by_module or name in executed.by_module
     ]
     return FlopReport(
@@ -547,42 +637,26 @@ def image_flops(step: int, steps: int, once: int = 0, tiles: int = 1) -> int:
 def _count(
     call: tuple[Any, ...], device: torch.device, backward: bool, *, canonical: bool
 ) -> FlopCounter:
-    target, inputs, kwargs = _copy_to(device, call)
+    target, inputs, kwargs = copied(device, call)
     if canonical:
         for layer in _spectral_layers((target, inputs, kwargs)):
             layer.form = "textbook"
     counter = FlopCounter(*_roots((target, inputs, kwargs)))
     counter.device = device
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator instead of its products
-    try:
-        with torch.set_grad_enabled(backward), counter:
+    # A copy runs, but what it closes over is not one.
+    closed_over = getattr(source(call[0]), "__closure__", None)
+    with untouched(closed_over), torch.set_grad_enabled(backward):
+        torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator for its products
+        with counter:
             out = target(*inputs, **kwargs)
             if backward:
                 leaves = [y for y in tree_leaves(out) if isinstance(y, Tensor) and y.requires_grad]
                 torch.autograd.backward(leaves, [torch.ones_like(y) for y in leaves])
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
     return counter
 
 
-def _copy_to(device: torch.device, call: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Deep copy with every tensor replaced by one on ``device``; ``meta`` copies no data."""
-    memo: dict[int, Any] = {}
-    for tensor in _walk(call, Tensor):
-        if device.type == "meta":
-            twin = torch.empty_like(tensor, device=device, requires_grad=False)
-        else:
-            twin = tensor.detach().to(device, copy=True)
-        if isinstance(tensor, nn.Parameter):
-            memo[id(tensor)] = nn.Parameter(twin, requires_grad=tensor.requires_grad)
-        else:
-            memo[id(tensor)] = twin.requires_grad_(tensor.requires_grad)
-    return copy.deepcopy(call, memo)
-
-
 def _modules(call: tuple[Any, ...]) -> list[nn.Module]:
-    return list(_walk(call, nn.Module))
+    return list(reachable(call, nn.Module))
 
 
 def _spectral_layers(call: tuple[Any, ...]) -> list[SpectralConv2d]:
@@ -598,28 +672,3 @@ def _roots(call: tuple[Any, ...]) -> list[nn.Module]:
     modules = _modules(call)
     inner = {id(child) for module in modules for child in module.modules() if child is not module}
     return [module for module in modules if id(module) not in inner]
-
-
-def _walk(root: Any, kind: type) -> Iterator[Any]:
-    """Every instance of ``kind`` reachable through containers, attributes and partials."""
-    seen: set[int] = set()
-    todo = [root]
-    while todo:
-        value = todo.pop()
-        if id(value) in seen or isinstance(value, (type, types.ModuleType, types.FunctionType)):
-            continue
-        seen.add(id(value))
-        if isinstance(value, kind):
-            yield value
-        if isinstance(value, Tensor):
-            continue
-        if isinstance(value, Mapping):
-            todo.extend(value.values())
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            todo.extend(value)
-        elif isinstance(value, functools.partial):
-            todo.extend((value.func, value.args, value.keywords))
-        elif isinstance(value, types.MethodType):
-            todo.append(value.__self__)
-        elif hasattr(value, "__dict__"):
-            todo.append(vars(value))

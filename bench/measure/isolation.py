@@ -2,7 +2,8 @@
 
 Memory and third-party FLOP counters are measured this way: nothing a neighbour allocated, cached
 or patched is there. The function is named, ``"package.module:function"`` or
-``"path/to/file.py:function"``; its keyword arguments and its result travel as JSON.
+``"path/to/file.py:function"``; its keyword arguments and its result travel as JSON. However this
+process ends, the fresh one and all that it started end with it (:mod:`bench.measure.fresh`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Literal
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config.errors import UsageError
+from bench.config.exhaustion import says_out_of_memory
 
 __all__ = ["IsolatedResult", "Status", "load_target", "run_isolated"]
 
@@ -29,15 +32,7 @@ Status = Literal["ok", "oom", "timeout", "error"]
 
 _MARKER = "@@nodiff-bench-result@@ "
 _ROOT = Path(__file__).resolve().parents[2]
-_OUT_OF_MEMORY = (
-    "MemoryError",
-    "OutOfMemoryError",
-    "out of memory",
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "bad_alloc",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
+_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -106,32 +101,39 @@ def run_isolated(
     started = time.perf_counter()
     process = subprocess.Popen(
         # -P: neither the working directory nor a rival package in it comes before the root.
-        [sys.executable, "-P", "-c", f"import {__name__} as run; run.answer()"],
+        [sys.executable, "-P", str(Path(__file__).with_name("fresh.py")), __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(env or {}), "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # so that its own children can be ended with it
+        start_new_session=True,  # Ctrl-C is ours to pass on
     )
+    # Standard input stays open as long as this process lives: it ends when that closes.
+    lifeline, process.stdin = process.stdin, None
     try:
-        stdout, stderr = process.communicate(request, timeout=timeout)
+        with suppress(BrokenPipeError):  # it ended before it read: its exit code says how
+            lifeline.write(f"{request}\n")
+            lifeline.flush()
+        stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        _end(process)
         wall = time.perf_counter() - started
         return IsolatedResult("timeout", reason=f"not done after {timeout:g} s", wall_s=wall)
-    except BaseException:  # Ctrl-C goes to our process group, which the child is not in
+    finally:
+        with suppress(BrokenPipeError):
+            lifeline.close()
         _end(process)
-        raise
     return _read(process.returncode, stdout, stderr, time.perf_counter() - started)
 
 
 def _end(process: subprocess.Popen) -> None:
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
+    """Wait for a process that ends of its own accord, its standard input being closed."""
+    try:
+        process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
         process.kill()
-    process.communicate()
+    with suppress(subprocess.TimeoutExpired):  # what it left may hold the pipes open
+        process.communicate(timeout=_PATIENCE_S)
 
 
 def _read(code: int, stdout: str, stderr: str, wall: float) -> IsolatedResult:
@@ -140,21 +142,22 @@ def _read(code: int, stdout: str, stderr: str, wall: float) -> IsolatedResult:
         return IsolatedResult("ok", value=json.loads(answer.splitlines()[0]), wall_s=wall)
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     reason = lines[-1] if lines else f"ended with exit code {code} and no message"
-    if code < 0:
+    number = code - 128 if code > 128 else -code
+    killed = hasattr(signal, "SIGKILL") and number == signal.SIGKILL
+    if number in set(signal.Signals):
         # A fault handler's last line says less than the signal does.
-        reason = f"killed by {signal.Signals(-code).name}"
-    killed = hasattr(signal, "SIGKILL") and code == -signal.SIGKILL
+        reason = f"killed by {signal.Signals(number).name}"
     if killed:
         reason += " (by the system, most likely for want of memory)"
     # Torch ends some allocation failures with a C++ backtrace, so look at every line.
-    hits = [line for line in lines if any(word in line for word in _OUT_OF_MEMORY)]
+    hits = list(filter(says_out_of_memory, lines))
     if hits:
         return IsolatedResult("oom", reason=hits[-1], wall_s=wall)
     return IsolatedResult("oom" if killed else "error", reason=reason, wall_s=wall)
 
 
-def answer() -> None:
-    """Serve one request from standard input; what the fresh process runs."""
-    request = json.load(sys.stdin)
+def answer(line: str) -> None:
+    """Serve one request; what the fresh process runs."""
+    request = json.loads(line)
     value = load_target(request["target"])(**request["kwargs"])
     print(f"\n{_MARKER}{json.dumps(value)}", flush=True)

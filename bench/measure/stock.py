@@ -85,9 +85,10 @@ def _torch_counters(target: str, kwargs: dict[str, Any]) -> dict[str, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from bench.measure.flops import count_flops
+    from bench.measure.traces import untouched
 
     workload = _build(target, kwargs)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with untouched(workload), torch.no_grad(), FlopCounterMode(display=False) as counter:
         workload.module(*workload.inputs)
     return {
         "ours": count_flops(workload.module, *workload.inputs).executed,
@@ -99,14 +100,21 @@ def _fvcore_counters(target: str, kwargs: dict[str, Any]) -> dict[str, int]:
     import torch
     from fvcore.nn import FlopCountAnalysis
 
-    logging.disable(logging.WARNING)
+    from bench.measure.traces import copied, untouched
+
     workload = _build(target, kwargs)
+    module, inputs = copied(torch.device("cpu"), (workload.module, tuple(workload.inputs)))
     counts = {}
-    for name, handlers in (("fvcore x2", {}), ("fvcore x2 with handlers", _handlers())):
-        analysis = FlopCountAnalysis(workload.module.eval(), tuple(workload.inputs))
-        analysis.set_op_handle(**handlers)
-        with torch.no_grad():
-            counts[name] = round(2 * analysis.total())
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        for name, handlers in (("fvcore x2", {}), ("fvcore x2 with handlers", _handlers())):
+            analysis = FlopCountAnalysis(module.eval(), inputs)
+            analysis.set_op_handle(**handlers)
+            with untouched(), torch.no_grad():
+                counts[name] = round(2 * analysis.total())
+    finally:
+        logging.disable(disabled)
     return counts
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.measure.traces import untouched
+
 __all__ = ["count_traffic"]
 
 _NOTHING = frozenset(
@@ -28,9 +30,10 @@ _NOTHING = frozenset(
 def count_traffic(call: Callable[..., Any], *inputs: Any) -> int:
     """Return the bytes that the operators of ``call(*inputs)`` read and write, no gradients taken.
 
-    It runs, on the device of its inputs: which fused kernels there are depends on it.
+    It runs, on the device of its inputs: which fused kernels there are depends on it. What it
+    changes of itself and of its inputs is put back.
     """
-    with torch.no_grad(), _TrafficCounter() as counter:
+    with untouched(call, inputs), torch.no_grad(), _TrafficCounter() as counter:
         call(*inputs)
     return counter.bytes
 

@@ -20,6 +20,7 @@ from bench.measure import (
     register_formula,
     stock_flops,
 )
+from bench.measure.flops import FORMULAS
 
 
 class TextbookFno(nn.Module):
@@ -171,6 +172,144 @@ def test_complex_closed_forms(case: str) -> None:
     call, shapes, flops = COMPLEX_FORMS[case]
     inputs = (torch.rand(shape, dtype=torch.complex64) for shape in shapes)
     assert count_flops(call, *inputs).executed == flops
+
+
+COMPLEX_CONVOLUTIONS = {
+    "conv1d": (nn.Conv1d(2, 6, 3, dtype=torch.cfloat), (3, 2, 9), 3 * 7 * 6 * 2 * 3),
+    "grouped": (nn.Conv2d(4, 6, 3, 2, groups=2, dtype=torch.cfloat), (1, 4, 7, 7), 9 * 6 * 2 * 9),
+    "one image": (nn.Conv2d(2, 5, 3, padding=1, dtype=torch.cfloat), (2, 4, 6), 24 * 5 * 2 * 9),
+    "conv3d": (nn.Conv3d(2, 3, 2, bias=False, dtype=torch.cfloat), (1, 2, 3, 3, 3), 8 * 6 * 8),
+    "transposed": (nn.ConvTranspose2d(3, 2, 2, 2, dtype=torch.cfloat), (2, 3, 5, 4), 40 * 6 * 4),
+    "circular": (
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular", dtype=torch.cfloat),
+        (1, 2, 5, 5),
+        25 * 4 * 9,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMPLEX_CONVOLUTIONS)
+def test_a_complex_convolution_is_eight_a_product_forward_and_backward(case: str) -> None:
+    net, shape, products = COMPLEX_CONVOLUTIONS[case]
+    x = torch.rand(shape, dtype=torch.cfloat, requires_grad=True)
+    report = count_flops(net, x, backward=True)
+    assert report.forward == (8 * products, 8 * products)
+    assert report.backward.executed == 2 * 8 * products
+
+
+def test_counting_a_complex_convolution_does_not_change_what_it_gives() -> None:
+    for net, shape, _ in COMPLEX_CONVOLUTIONS.values():
+        x = torch.rand(shape, dtype=torch.cfloat)
+        with torch.no_grad(), FlopCounter(net):
+            counted = net(x)
+        torch.testing.assert_close(counted, net(x).detach())
+
+
+OUT_VARIANTS = {
+    "mm": (torch.mm, [(3, 4), (4, 5)], 120),
+    "addmm": (torch.addmm, [(5,), (3, 4), (4, 5)], 120),
+    "bmm": (torch.bmm, [(2, 3, 4), (2, 4, 5)], 240),
+    "baddbmm": (torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)], 240),
+    "mv": (torch.mv, [(3, 4), (4,)], 24),
+    "matmul": (torch.matmul, [(2, 3, 4), (4, 5)], 240),
+    "rfft2": (torch.fft.rfft2, [(4, 4)], 2.5 * 16 * 4),
+    "divide": (torch.div, [(4, 4), (4, 4)], 0),
+}
+
+
+@pytest.mark.parametrize("case", OUT_VARIANTS)
+def test_where_the_result_goes_changes_no_count(case: str) -> None:
+    call, shapes, flops = OUT_VARIANTS[case]
+    inputs = [torch.rand(shape) for shape in shapes]
+    out = torch.empty_like(call(*inputs))
+    assert count_flops(call, *inputs, out=out).executed == flops
+    assert count_flops(call, *inputs).executed == flops
+
+
+@pytest.mark.parametrize(
+    "normed", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm]
+)
+def test_spectral_norm_is_its_products(normed) -> None:
+    net = normed(nn.Linear(6, 4))
+    layer, sigma = 2 * 3 * 6 * 4, 2 * 4 * 6 + 2 * 4
+    assert count_flops(net.eval(), torch.rand(3, 6)).executed == layer + sigma
+    # Training: one power iteration more, a product with the weight and one with its transpose.
+    assert count_flops(net.train(), torch.rand(3, 6)).executed == layer + sigma + 2 * 2 * 4 * 6
+
+
+class Scripted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 8)
+        body = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
+        self.body = torch.jit.script(body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.first(x))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_scripted_modules_and_functions_are_counted(device: str) -> None:
+    net, x = Scripted(), torch.rand(3, 4)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    report = count_flops(net, x, backward=True, device=device)
+    assert report.forward.executed == 2 * 3 * (32 + 64 + 16)
+    assert report.backward.executed == 2 * 3 * (32 + 2 * 64 + 2 * 16)
+    assert report.by_module["Scripted.first"].executed == 2 * 2 * 3 * 32
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(p.grad is None and p.device.type == "cpu" for p in net.parameters())
+    product = torch.jit.trace(lambda a, b: a @ b, (x, x.mT))
+    assert count_flops(product, x, x.mT, device=device).executed == 2 * 9 * 4
+
+
+def test_what_a_script_hides_is_refused() -> None:
+    net = torch.jit.script(nn.Conv2d(2, 2, 1, dtype=torch.cfloat))
+    with pytest.raises(UnknownOperatorError, match="scripted"):
+        count_flops(net, torch.rand(1, 2, 4, 4, dtype=torch.cfloat))
+
+
+def attend(x: Tensor) -> Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention(x, x, x)
+
+
+def branch(x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(
+    ("call", "name"), [(attend, "flex_attention"), (branch, "cond"), (torch.linalg.eigvals, "eig")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_counted_is_one_line_with_its_name(call, name: str, device: str) -> None:
+    with pytest.raises(UnknownOperatorError, match=name) as caught:
+        count_flops(call, torch.rand(1, 2, 16, 16), device=device)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_needs_values_says_to_count_on_a_real_device() -> None:
+    for call in (torch.nonzero, lambda x: x * x.sum().item()):
+        with pytest.raises(UnknownOperatorError, match="device='cpu'"):
+            count_flops(call, torch.rand(3))
+        assert count_flops(call, torch.rand(3), device="cpu").executed == 0
+
+
+def test_a_formula_that_fails_is_one_line_with_the_operators_name(monkeypatch) -> None:
+    monkeypatch.setitem(FORMULAS, "mm", lambda out, a: 0)
+    with pytest.raises(UnknownOperatorError, match="'mm'"):
+        count_flops(torch.mm, torch.rand(2, 2), torch.rand(2, 2))
+
+
+def test_composites_in_inference_mode_leave_the_modules_counted() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Conv1d(3, 3, 1), nn.Linear(4, 4))
+    with torch.inference_mode():
+        report = count_flops(net, torch.rand(2, 3, 4))
+    executed = {name: flops.executed for name, flops in report.by_module.items()}
+    assert executed == {
+        "Sequential": 2 * 192 + 144, "Sequential.0": 192, "Sequential.1": 144, "Sequential.2": 192,
+    }  # fmt: skip
 
 
 def test_complex_times_real_is_scaling_and_free() -> None:
