@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from backbones.contract import Adapt, LowRank
@@ -81,6 +82,20 @@ class SampledDenoiser(nn.Module):
         self.backbone = backbone
         # Its forward says so: networks of other origin call other things ``embed``.
         self._tabulates = "embedding" in inspect.signature(backbone.forward).parameters
+
+    @classmethod
+    def of(cls, network: nn.Module) -> SampledDenoiser:
+        """Return a trained network as a sampler calls it: a bare backbone is wrapped."""
+        return network if isinstance(network, SampledDenoiser) else SampledDenoiser(network)
+
+    def conditions(self, pan: Tensor, lms: Tensor) -> tuple[Tensor, ...]:
+        """Return what :meth:`condition` takes, from the images to fuse.
+
+        Args:
+            pan: (B, 1, H, W), unit scale.
+            lms: (B, s, H, W), the up-sampled MS.
+        """
+        return (torch.cat([lms, pan], dim=1),)
 
     def condition(self, image: Tensor) -> Condition:
         """Compute every step-independent part once: ``image`` (B, K, H, W), the conditioning."""
@@ -163,6 +178,11 @@ class AdaptedDenoiser(SampledDenoiser):
         if self.frozen:
             self.backbone.eval()  # dropout or running statistics must not move either
         return self
+
+    def conditions(self, pan: Tensor, lms: Tensor) -> tuple[Tensor, ...]:
+        """Return U (B, s, H, W) and V (B, C, H, W)."""
+        detail, image = self.predictor(pan, lms)
+        return image, detail
 
     def condition(self, image: Tensor, detail: Tensor) -> Condition:
         """Compute every step-independent part once.

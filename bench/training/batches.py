@@ -14,14 +14,19 @@ __all__ = ["Batch", "PatchBatches"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Training patches in unit scale: gt and lms (B, s, P, P), pan (B, 1, P, P)."""
+    """Training patches in unit scale: gt and lms (B, s, P, P), pan (B, 1, P, P).
+
+    ``ms`` (B, s, P / ratio, P / ratio) is there for objectives that ask for it.
+    """
 
     gt: Tensor
     lms: Tensor
     pan: Tensor
+    ms: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(x.to(device, non_blocking=True) for x in (self.gt, self.lms, self.pan)))
+        images = (self.gt, self.lms, self.pan, self.ms)
+        return Batch(*(x if x is None else x.to(device, non_blocking=True) for x in images))
 
 
 class PatchBatches:
@@ -29,6 +34,7 @@ class PatchBatches:
 
     Args:
         gt, lms, pan: (N, s | s | 1, H, W), unit scale.
+        ms: (N, s, H / ratio, W / ratio), where batches are to have it.
         patch: side of a training patch; stored patches that are larger are cropped at random.
         batch: patches per step; at most N.
         seed: base seed; the order does not depend on the backbone.
@@ -37,13 +43,26 @@ class PatchBatches:
         UsageError: patches smaller than asked for, or fewer than one batch.
     """
 
-    def __init__(self, gt: Tensor, lms: Tensor, pan: Tensor, *, patch: int, batch: int, seed: int):
+    def __init__(
+        self,
+        gt: Tensor,
+        lms: Tensor,
+        pan: Tensor,
+        *,
+        patch: int,
+        batch: int,
+        seed: int,
+        ms: Tensor | None = None,
+    ):
         count, side = len(gt), min(gt.shape[-2:])
         if side < patch:
             raise UsageError(f"patch = {patch}: the training patches are {side} pixels wide")
         if count < batch:
             raise UsageError(f"batch = {batch}: the training set has only {count} patches")
-        self._arrays = (gt, lms, pan)
+        self._ratio = 1 if ms is None else gt.shape[-1] // ms.shape[-1]
+        if patch % self._ratio:
+            raise UsageError(f"patch = {patch}: expected a multiple of the ratio {self._ratio}")
+        self._arrays = (gt, lms, pan) if ms is None else (gt, lms, pan, ms)
         self._patch, self._batch, self._seed = patch, batch, seed
         self._per_epoch = count // batch
 
@@ -56,8 +75,17 @@ class PatchBatches:
         height, width = arrays[0].shape[-2:]
         if (height, width) != (self._patch, self._patch):
             generator.manual_seed(derive_seed(self._seed, "crop", step))
-            top = int(torch.randint(height - self._patch + 1, (), generator=generator))
-            left = int(torch.randint(width - self._patch + 1, (), generator=generator))
-            window = (..., slice(top, top + self._patch), slice(left, left + self._patch))
-            arrays = [array[window] for array in arrays]
+            # Where there are MS patches, both are cut at a common corner of their pixels.
+            places = ((side - self._patch) // self._ratio + 1 for side in (height, width))
+            top, left = (int(torch.randint(n, (), generator=generator)) for n in places)
+            arrays = [
+                self._window(array, top, left, self._ratio if i < 3 else 1)
+                for i, array in enumerate(arrays)
+            ]
         return Batch(*arrays)
+
+    def _window(self, array: Tensor, top: int, left: int, step: int) -> Tensor:
+        """Cut a patch whose corner is ``step`` times (top, left)."""
+        side = self._patch * step // self._ratio
+        top, left = top * step, left * step
+        return array[..., top : top + side, left : left + side]

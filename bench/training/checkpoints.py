@@ -1,28 +1,55 @@
-"""Checkpoints as data: safetensors weights, optimiser state read with ``weights_only``."""
+"""Checkpoints as data: safetensors weights, optimiser state read with ``weights_only``, digests."""
 
 from __future__ import annotations
 
+import io
 import json
-import shutil
+import logging
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
 from torch import nn
 
-from bench.config import canonical_json, config_hash
+from bench.config import BenchError, canonical_json, config_hash
+from bench.training.files import (
+    line,
+    not_finite,
+    pack,
+    read,
+    read_weights,
+    remove,
+    sha256,
+    shapes,
+    sync,
+    write,
+)
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError"]
+
+_log = logging.getLogger(__name__)
+_WEIGHTS, _DIGEST = "weights.safetensors", "digest.json"
+_MODULES = ("module.safetensors", "average.safetensors")
+_OPTIMIZER = "optimizer.pt"
+
+
+class CheckpointError(BenchError):
+    """Finished weights that are whole, but not what this training left; names the file."""
 
 
 class Checkpoint:
     """The folder of one training run, named by the hash of what decides its weights.
 
     While training it holds ``step-<n>/`` with raw weights, averaged weights, optimiser state and
-    history; once done, ``weights.safetensors`` (averaged), ``history.json`` and
-    ``identity.json``. A folder appears under its final name by one rename, so a kill leaves
-    either the older state or the newer one.
+    history; once done, ``weights.safetensors`` (averaged), ``history.json``, ``identity.json``
+    and ``digest.json``, which says by SHA-256 what the weights were. Files and folders appear
+    under their final names by one rename, so a kill leaves either the older state or the newer.
+
+    What a broken disk or a kill tore counts as not there, with a warning: training makes it anew.
+    Weights that can be read but are others are nobody's to overwrite unasked: an error.
 
     Args:
         root: where checkpoints of all runs live.
@@ -37,15 +64,72 @@ class Checkpoint:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "weights.safetensors").is_file()
+        """Whether there are finished weights that can be read; :meth:`load_into` checks whose."""
+        path = self.folder / _WEIGHTS
+        if not path.is_file():
+            return False
+        try:
+            shapes(path)
+        except Exception as error:
+            _log.warning("%s is broken and is trained anew: %s", path, line(error))
+            return False
+        return True
 
     def history(self) -> dict[str, Any]:
-        """Return the history of a finished training."""
-        return json.loads((self.folder / "history.json").read_text())
+        """Return the history of a finished training; an empty one where its file is broken."""
+        path = self.folder / "history.json"
+        empty = {"loss": [], "validation": [], "seconds": float("nan")}
+        try:
+            return empty | _checked_history(json.loads(read(path, 2**26)))
+        except Exception as error:
+            _log.warning("%s is broken, losses and times are lost: %s", path, line(error))
+            return empty
 
     def load_into(self, module: nn.Module) -> None:
-        """Load the finished (averaged) weights into ``module``."""
-        module.load_state_dict(load_file(self.folder / "weights.safetensors"))
+        """Load the finished (averaged) weights into ``module``.
+
+        Raises:
+            CheckpointError: they cannot be read, are not those that were saved, are not finite,
+                are another network's, or belong to another identity.
+        """
+        path = self.folder / _WEIGHTS
+        try:
+            digest = _read_digest(self.folder)
+            state, found = read_weights(path, module.state_dict())
+            if digest is None:  # finished by a version that kept none
+                self._check_identity()
+            elif (digest.get("identity"), digest.get(_WEIGHTS)) != (self.hash, found):
+                raise ValueError(f"its content is not what {_DIGEST} says was saved")
+            module.load_state_dict(state)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} is not what this training left ({line(error)}); --retrain trains anew"
+            ) from error
+        if digest is None:
+            self._write_digest(found)
+
+    def discard(self, *, locked: bool = False) -> None:
+        """Drop finished weights and states, so that the next training starts anew.
+
+        Args:
+            locked: the caller holds the lock.
+
+        Raises:
+            CheckpointError: another process is training this.
+        """
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.lock)
+        try:
+            if not locked:
+                lock.acquire(timeout=0)
+            (self.folder / _WEIGHTS).unlink(missing_ok=True)  # first: what is left counts for none
+            remove(self.folder)
+        except Timeout:
+            raise CheckpointError(
+                f"{self.folder} is being trained by another process; wait for it or end it"
+            ) from None
+        finally:
+            lock.release()
 
     def save_step(
         self,
@@ -56,50 +140,137 @@ class Checkpoint:
         history: dict[str, Any],
     ) -> None:
         """Write the state after ``step`` steps and drop the older one."""
+        self._make_folder()
+        final = self.folder / f"step-{step}"
+        older = [folder for folder in self._steps() if folder != final]
         parts = self.folder / f"step-{step}.tmp"
-        shutil.rmtree(parts, ignore_errors=True)
-        parts.mkdir(parents=True)
-        _save(module, parts / "module.safetensors")
-        _save(average, parts / "average.safetensors")
-        torch.save(optimizer.state_dict(), parts / "optimizer.pt")
-        (parts / "history.json").write_text(json.dumps(history))
-        older = self._steps()
-        parts.rename(self.folder / f"step-{step}")
+        remove(parts)
+        parts.mkdir()
+        packed = io.BytesIO()
+        torch.save(optimizer.state_dict(), packed)
+        files = {
+            **{name: pack(m) for name, m in zip(_MODULES, (module, average), strict=True)},
+            _OPTIMIZER: packed.getvalue(),
+            "history.json": json.dumps(history).encode(),
+        }
+        digest = {"step": step, **{name: sha256(content) for name, content in files.items()}}
+        for name, content in {**files, _DIGEST: json.dumps(digest).encode()}.items():
+            write(parts / name, content)
+        remove(final)
+        parts.rename(final)
+        sync(self.folder)
         for folder in older:
-            shutil.rmtree(folder)
+            remove(folder)
 
     def load_step(
         self, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[int, dict[str, Any]]:
-        """Restore the newest state; return (steps done, history), (0, {}) when there is none."""
-        states = self._steps()
-        if not states:
-            return 0, {}
-        newest = max(states, key=_step_of)
-        module.load_state_dict(load_file(newest / "module.safetensors"))
-        average.load_state_dict(load_file(newest / "average.safetensors"))
-        optimizer.load_state_dict(torch.load(newest / "optimizer.pt", weights_only=True))
-        return _step_of(newest), json.loads((newest / "history.json").read_text())
+        """Restore the newest state that is whole; return (steps done, history), or (0, {})."""
+        for folder in sorted(self._steps(), key=_step_of, reverse=True):
+            try:
+                return _step_of(folder), _restore(folder, module, average, optimizer)
+            except Exception as error:
+                # The next state that is saved takes its place.
+                _log.warning("%s is broken and is left out: %s", folder, line(error))
+        return 0, {}
 
     def finish(self, average: nn.Module, history: dict[str, Any]) -> None:
         """Keep the averaged weights and the history; drop what only a resume needs."""
+        self._make_folder()
+        content = pack(average)
+        write(self.folder / "identity.json", canonical_json(self.identity).encode())
+        write(self.folder / "history.json", json.dumps(history).encode())
+        self._write_digest(sha256(content))
+        write(self.folder / _WEIGHTS, content)
+        for left in (*self._steps(), *self.folder.glob("*.tmp")):
+            remove(left)
+
+    def _make_folder(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            remove(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "identity.json").write_text(canonical_json(self.identity))
-        (self.folder / "history.json").write_text(json.dumps(history))
-        partial = self.folder / "weights.tmp"
-        _save(average, partial)
-        partial.rename(self.folder / "weights.safetensors")
-        for folder in self._steps():
-            shutil.rmtree(folder)
+
+    def _write_digest(self, weights: str) -> None:
+        digest = {"identity": self.hash, _WEIGHTS: weights}
+        try:
+            write(self.folder / _DIGEST, json.dumps(digest).encode())
+        except OSError as error:  # a folder that is only read
+            _log.warning("no digest kept of %s: %s", self.folder / _WEIGHTS, line(error))
+
+    def _check_identity(self) -> None:
+        stored = json.loads((self.folder / "identity.json").read_bytes())
+        if canonical_json(stored) != canonical_json(self.identity):
+            raise ValueError("identity.json is another training's")
 
     def _steps(self) -> list[Path]:
-        return [p for p in self.folder.glob("step-*") if p.suffix != ".tmp"]
+        return [p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
 
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _save(module: nn.Module, path: Path) -> None:
-    state = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
-    save_file(state, path)
+# --- reading: each raises whatever it meets, and one boundary above turns it into a line ------
+
+
+def _restore(
+    folder: Path, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Load a state into all three, or raise and leave them as they were."""
+    digest = _read_digest(folder)
+    states, found = [], {"step": _step_of(folder)}
+    for name, network in zip(_MODULES, (module, average), strict=True):
+        state, found[name] = read_weights(folder / name, network.state_dict())
+        states.append(state)
+    # Two moments a weight, and what torch writes around them.
+    limit = 4 * sum(value.nbytes for value in states[0].values()) + 2**24
+    content = {
+        name: read(folder / name, size)
+        for name, size in ((_OPTIMIZER, limit), ("history.json", 2**26))
+    }
+    found |= {name: sha256(data) for name, data in content.items()}
+    if digest not in (None, found):
+        raise ValueError(f"its content is not what {_DIGEST} says was saved")
+    history = _checked_history(json.loads(content["history.json"]))
+    optimizer.load_state_dict(_optimizer_state(content[_OPTIMIZER], optimizer))
+    module.load_state_dict(states[0])
+    average.load_state_dict(states[1])
+    return history
+
+
+def _read_digest(folder: Path) -> dict[str, Any] | None:
+    """Return what was said of the content; None where that is not there or not readable."""
+    try:
+        digest = json.loads(read(folder / _DIGEST, 2**16))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return digest if isinstance(digest, dict) else None
+
+
+def _checked_history(history: Any) -> dict[str, Any]:
+    pairs = [history.get(name, []) for name in ("loss", "validation")]
+    if history.keys() - {"loss", "validation", "seconds"} or not all(
+        len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
+        for series in pairs
+        for pair in series
+    ):
+        raise ValueError("it is not a history")
+    float(history.get("seconds", 0.0))
+    return history
+
+
+def _optimizer_state(content: bytes, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Read a state dictionary without running code or allocating more than the file holds."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        # ``weights_only`` still lets a pickle make as many bytes as it likes.
+        if b"bytearray" in content or any(info.compress_type for info in archive.infolist()):
+            raise ValueError(f"{_OPTIMIZER} is nothing that was saved here")
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if value.shape not in (torch.Size(), parameters[index].shape):
+                raise ValueError(f"{name} of the optimiser has another shape")
+            if not_finite({name: value}):
+                raise ValueError(f"{name} of the optimiser is not finite")
+    return state

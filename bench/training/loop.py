@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import StageConfig, derive_seed
+from bench.config.progress import Progress
 from bench.training.batches import Batch
 from bench.training.checkpoints import Checkpoint
+from bench.training.files import not_finite
 from bench.training.objectives import Objective
-from bench.training.progress import Progress
 
 __all__ = ["DivergedError", "History", "Stepper", "learning_rate", "train"]
 
@@ -29,7 +30,7 @@ _VALIDATIONS = 5
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer finite."""
+    """The loss or a weight is no longer finite."""
 
 
 @dataclass
@@ -140,7 +141,7 @@ def train(
         name: shown in the progress.
 
     Raises:
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: the loss or a weight, averaged or not, became NaN or infinite.
     """
     progress = progress or Progress(quiet=True)
     module.to(device).train()
@@ -161,6 +162,7 @@ def train(
                 recent.clear()
                 if not math.isfinite(mean):
                     raise DivergedError(f"{name}: loss {mean} at step {done}")
+                _check_weights(name, done, module, stepper.average)
                 history.loss.append((done, mean))
             history.seconds += time.perf_counter() - began
             if validate is not None and done in validate_at:
@@ -177,5 +179,12 @@ def train(
 
     module.load_state_dict(stepper.average.state_dict())
     module.eval()
+    _check_weights(name, config.steps, module)
     checkpoint.finish(module, asdict(history))
     return history
+
+
+def _check_weights(name: str, step: int, *modules: nn.Module) -> None:
+    for module in modules:
+        if bad := not_finite(module.state_dict()):
+            raise DivergedError(f"{name}: {bad} is not finite at step {step}")

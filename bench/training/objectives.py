@@ -12,7 +12,7 @@ from bench.adapters import AdaptedDenoiser
 from bench.diffusion import Diffusion
 from bench.training.batches import Batch
 
-__all__ = ["AdaptedObjective", "Objective", "PlainObjective"]
+__all__ = ["AdaptedObjective", "FusionObjective", "Objective", "PlainObjective"]
 
 
 class Objective(Protocol):
@@ -83,3 +83,17 @@ class AdaptedObjective:
             scale = self.diffusion.config.residual_scale
             loss = loss + self.predictor_loss * scale * F.l1_loss(image, batch.gt)
         return loss
+
+
+class FusionObjective:
+    """A network that gives the fused image itself, held against the reference.
+
+    Args:
+        loss: ``l1`` - mean absolute difference, ``l2`` - mean squared one.
+    """
+
+    def __init__(self, loss: Literal["l1", "l2"]):
+        self._loss = {"l1": F.l1_loss, "l2": F.mse_loss}[loss]
+
+    def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        return self._loss(module(batch.ms, batch.pan, batch.lms), batch.gt)

@@ -8,27 +8,32 @@ import json
 import logging
 import math
 import pickle
+import shutil
 
 import pytest
 import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from backbones import create_backbone
 from bench.adapters import AdaptedDenoiser
 from bench.config import AdapterConfig, DiffusionConfig, StageConfig, UsageError
+from bench.config.progress import Progress
 from bench.diffusion import Diffusion
 from bench.training import (
     AdaptedObjective,
     Batch,
     Checkpoint,
+    CheckpointError,
     DivergedError,
     PatchBatches,
     PlainObjective,
-    Progress,
     Stepper,
     loop,
     train,
 )
+from bench.training.files import not_finite
 from bench.training.loop import learning_rate
 
 CPU = torch.device("cpu")
@@ -349,7 +354,7 @@ def test_a_resumed_run_ends_with_the_same_bits(kills, tmp_path, monkeypatch):
     assert equal(weights(resumed), weights(straight))
     assert [tuple(entry) for entry in history.loss] == expected.loss
     assert {p.name for p in checkpoint.folder.iterdir()} == {
-        "identity.json", "history.json", "weights.safetensors",
+        "identity.json", "history.json", "weights.safetensors", "digest.json",
     }  # fmt: skip
 
 
@@ -393,6 +398,48 @@ def test_a_loss_that_is_not_finite_ends_the_training(bad, tmp_path, monkeypatch)
     checkpoint = Checkpoint(tmp_path, {"name": "x"})
     assert not checkpoint.done
     assert [p.name for p in checkpoint.folder.iterdir()] == ["step-10"]
+
+
+@pytest.mark.parametrize("broken_at", [1, 9, 15, 20])
+@pytest.mark.parametrize("where", ["weight", "buffer"])
+def test_weights_that_are_not_finite_are_never_finished(where, broken_at, tmp_path, monkeypatch):
+    """Broken after the step's loss, which stays finite; in the last step nobody sees the next."""
+    monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", 0.0)
+    calls = []
+
+    def objective(module, batch, generator):
+        calls.append(1)
+        tensor = module.last.bias if where == "weight" else module.norm.running_var
+        if len(calls) == broken_at:
+            tensor.data[0] = math.inf
+        return module.first.weight.square().sum()  # does not look at either
+
+    with pytest.raises(DivergedError, match="not finite at step"):
+        run(Noisy(), tmp_path, objective=objective)
+    checkpoint = Checkpoint(tmp_path, {"name": "x"})
+    assert not checkpoint.done
+    states = [p.name for p in checkpoint.folder.glob("*")]
+    assert states == (["step-10"] if broken_at > 10 else [])
+
+
+def test_weights_that_start_as_none_are_not_finished_by_no_steps(tmp_path):
+    module = Noisy()
+    module.first.bias.data[1] = math.nan
+    with pytest.raises(DivergedError, match=r"first\.bias"):
+        run(module, tmp_path, steps=0)
+    assert not Checkpoint(tmp_path, {"name": "x"}).done
+
+
+def test_finite_means_every_number_of_every_kind():
+    good = {
+        "large": torch.full((3,), 3e38), "complex": torch.full((2,), 1 + 2j), "none": torch.ones(0),
+        "count": torch.tensor(2**62), "flag": torch.tensor([True]), "half": torch.ones(2).half(),
+    }  # fmt: skip
+    assert not_finite(good) is None and not_finite({}) is None
+    for name, bad in (("large", math.inf), ("complex", complex(0, math.nan)), ("half", -math.inf)):
+        broken = {key: value.clone() for key, value in good.items()}
+        broken[name][-1] = bad
+        assert not_finite(broken) == name
 
 
 def test_no_steps_leave_the_initial_weights(tmp_path):
@@ -446,16 +493,161 @@ def test_nothing_saved_starts_at_zero(tmp_path):
     assert load(Checkpoint(tmp_path, {"a": 1}))[0] == (0, {})
 
 
-def test_optimiser_state_cannot_run_code(tmp_path):
+@pytest.mark.parametrize("digest", [True, False])
+def test_optimiser_state_cannot_run_code(digest, tmp_path, capfd):
     checkpoint = saved(tmp_path)
 
     class Trap:
         def __reduce__(self):
             return (print, ("trapped",))
 
-    (checkpoint.folder / "step-10" / "optimizer.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
-    with pytest.raises(pickle.UnpicklingError):
-        load(checkpoint)
+    state = checkpoint.folder / "step-10"
+    (state / "optimizer.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
+    if not digest:
+        (state / "digest.json").unlink()
+    assert load(checkpoint)[0] == (0, {})
+    torch.save({"state": {0: Trap()}, "param_groups": []}, state / "optimizer.pt")
+    assert load(checkpoint)[0] == (0, {})
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "broken", ["module.safetensors", "average.safetensors", "optimizer.pt", "history.json"]
+)
+def test_a_torn_state_gives_way_to_the_one_before(broken, tmp_path, caplog):
+    older = saved(tmp_path / "older", 90, scale=2.0)
+    checkpoint = saved(tmp_path, 100, scale=3.0)
+    (older.folder / "step-90").rename(checkpoint.folder / "step-90")
+    path = checkpoint.folder / "step-100" / broken
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+    assert load(checkpoint) == ((90, {"loss": [[90, 0.5]]}), 2.0)
+    assert "step-100" in caplog.text
+    shutil.rmtree(checkpoint.folder / "step-90")
+    fresh = Noisy().last.bias[0].item()
+    assert load(checkpoint) == ((0, {}), fresh)  # and nothing of the torn one was loaded
+    saved(tmp_path, 10, scale=5.0)
+    assert [p.name for p in checkpoint.folder.iterdir()] == ["step-10"]
+
+
+def test_a_state_of_a_version_without_digests_is_taken_if_it_fits(tmp_path):
+    checkpoint = saved(tmp_path, 10, scale=2.0)
+    (checkpoint.folder / "step-10" / "digest.json").unlink()
+    assert load(checkpoint) == ((10, {"loss": [[10, 0.5]]}), 2.0)
+    other = nn.Linear(2, 2)
+    save_file(other.state_dict(), checkpoint.folder / "step-10" / "average.safetensors")
+    assert load(checkpoint)[0] == (0, {})
+
+
+def finished(root) -> Checkpoint:
+    checkpoint = Checkpoint(root, {"a": 1})
+    checkpoint.finish(Noisy(), {"loss": [[10, 0.5]], "validation": [], "seconds": 1.0})
+    return checkpoint
+
+
+def change(checkpoint: Checkpoint, how: str) -> None:
+    path = checkpoint.folder / "weights.safetensors"
+    state = load_file(path)
+    if how == "a bit":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 64
+        path.write_bytes(content)
+    elif how == "zeros":
+        save_file({name: torch.zeros_like(value) for name, value in state.items()}, path)
+    elif how == "another network":
+        save_file(nn.Linear(3, 3).state_dict(), path)
+    elif how == "not finite":
+        state["last.bias"][0] = math.nan
+        save_file(state, path)
+    elif how == "another type":
+        save_file({name: value.double() for name, value in state.items()}, path)
+    else:
+        other = Checkpoint(checkpoint.folder.parent, {"a": 2})
+        other.finish(Noisy(), {})
+        for file in other.folder.iterdir():
+            file.replace(checkpoint.folder / file.name)
+
+
+@pytest.mark.parametrize(
+    ("how", "needs_digest"),
+    [
+        ("a bit", True), ("zeros", True), ("another network", False), ("not finite", False),
+        ("another type", False), ("another training", False),
+    ],
+)  # fmt: skip
+def test_weights_that_are_not_what_was_saved_are_refused_by_name(how, needs_digest, tmp_path):
+    for digest in (True,) if needs_digest else (True, False):
+        checkpoint = finished(tmp_path / str(digest))
+        change(checkpoint, how)
+        if not digest:
+            (checkpoint.folder / "digest.json").unlink()
+        module = Noisy()
+        before = weights(module)
+        with pytest.raises(CheckpointError, match=r"weights\.safetensors") as caught:
+            checkpoint.load_into(module)
+        assert len(str(caught.value).splitlines()) == 1
+        assert equal(weights(module), before)
+
+
+@pytest.mark.parametrize("size", [0, 5, 8, 100, -1])
+def test_torn_weights_are_trained_again(size, tmp_path, caplog):
+    checkpoint, _ = run(Noisy(), tmp_path)
+    path = checkpoint.folder / "weights.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    assert not checkpoint.done and str(path) in caplog.text
+    run(Noisy(), tmp_path)
+    assert checkpoint.done and path.read_bytes() == whole
+
+
+def test_weights_of_a_version_without_digests_get_one(tmp_path):
+    checkpoint = finished(tmp_path)
+    digest = checkpoint.folder / "digest.json"
+    kept = digest.read_text()
+    digest.unlink()
+    checkpoint.load_into(Noisy())
+    assert digest.read_text() == kept
+    (checkpoint.folder / "identity.json").unlink()  # the digest says as much
+    checkpoint.load_into(Noisy())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[", b"[1]", b'{"loss": [[1]]}', b"[" * 99999])
+def test_a_broken_history_does_not_lose_the_weights(content, tmp_path, caplog):
+    checkpoint = finished(tmp_path)
+    path = checkpoint.folder / "history.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    assert checkpoint.done
+    checkpoint.load_into(Noisy())
+    history = checkpoint.history()
+    assert history["loss"] == history["validation"] == [] and math.isnan(history["seconds"])
+    assert str(path) in caplog.text
+
+
+def test_left_overs_of_a_dead_process_are_in_nobodys_way(tmp_path):
+    checkpoint = Checkpoint(tmp_path, {"name": "x"})
+    checkpoint.folder.mkdir(parents=True)
+    for name in ("step-x", "step-10.tmp", "weights.safetensors.tmp", "digest.json"):
+        (checkpoint.folder / name).mkdir()
+    (checkpoint.folder / "step-20.tmp").write_text("a file")
+    run(Noisy(), tmp_path)
+    checkpoint.load_into(Noisy())
+    left = {p.name for p in checkpoint.folder.iterdir()}
+    assert left == {"weights.safetensors", "digest.json", "identity.json", "history.json", "step-x"}
+
+
+def test_discarding_starts_anew_unless_somebody_trains(tmp_path):
+    checkpoint = finished(tmp_path)
+    with FileLock(checkpoint.lock):
+        with pytest.raises(CheckpointError, match="another process"):
+            checkpoint.discard()
+        assert checkpoint.done
+        checkpoint.discard(locked=True)
+    assert not checkpoint.done and load(checkpoint)[0] == (0, {})
+    saved(tmp_path)
+    checkpoint.discard()
+    assert load(checkpoint)[0] == (0, {})
+    checkpoint.discard()  # nothing there
 
 
 def test_equal_identities_share_a_folder(tmp_path):
