@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -96,19 +96,25 @@ def main(flags: Flags) -> int:
     import torch
 
     from bench.data import check_fused_path, write_fused
+    from bench.data.checks import check_counts
     from bench.data.scenes import read_scenes
+    from bench.imaging import get_sensor
 
     if (flags.method is None) == (flags.backbone is None):
         raise UsageError("give one of --method and --backbone")
     check_fused_path(flags.out)
     if flags.out.exists() and not flags.force:
         raise UsageError(f"{flags.out} exists; --force replaces it")
+    if flags.out.resolve() in (flags.ms.resolve(), flags.pan.resolve()):
+        raise UsageError(f"--out {flags.out} is an input; choose another name")
+    get_sensor("none", 1, bits=flags.bits, peak=flags.peak)  # refuses what is out of range
     scenes = read_scenes([flags.ms], [flags.pan], ms_key=flags.ms_key, pan_key=flags.pan_key)
     if len(scenes) != 1:
         raise UsageError(f"{flags.ms} has {len(scenes)} scenes; expected one")
     (scene,) = scenes
     method, sensor = _method(flags, scene) if flags.method else _denoiser(flags, scene)
-    _check_counts(scene, sensor)
+    images = {f"MS of {scene.name}": scene.ms, f"PAN of {scene.name}": scene.pan}
+    check_counts(images, sensor.peak)
     dtype = flags.dtype or ("float32" if scene.ms.dtype.kind == "f" else "uint16")
     if dtype == "uint16" and sensor.peak > np.iinfo(np.uint16).max:
         raise UsageError(f"counts up to {sensor.peak:g} do not fit in uint16; use --dtype float32")
@@ -122,7 +128,20 @@ def main(flags: Flags) -> int:
         raise BenchError(f"{method.name} left {np.sum(~np.isfinite(fused))} values not finite")
     if dtype == "uint16":
         fused = fused.round().clip(0, sensor.peak)
-    write_fused(flags.out, fused.astype(dtype), placed_as=flags.pan)
+    nodata = None
+    if scene.nodata is not None:
+        nodata = scene.nodata_value or 0.0
+        if np.isnan(nodata) or (dtype == "uint16" and nodata not in range(65536)):
+            nodata = 0.0
+        fused[:, scene.nodata] = nodata
+        log.info("%d pixels without data hold %g", scene.nodata.sum(), nodata)
+    write_fused(
+        flags.out,
+        fused.astype(dtype),
+        placed_as=flags.pan,
+        band_names=scene.band_names or (),
+        nodata=nodata,
+    )
     bands, rows, columns = fused.shape
     print(f"{flags.out}: {bands} bands of {rows} x {columns}, {dtype} counts, by {method.name}")
     return ExitCode.OK
@@ -131,7 +150,7 @@ def main(flags: Flags) -> int:
 def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     from bench.fusion import create_method
     from bench.imaging import SENSOR_NAMES, get_sensor
-    from bench.running.accuracy import method_options
+    from bench.recipes.fused import method_options
 
     name = flags.sensor or "none"
     if name.lower() == "none" and flags.bits is None and flags.peak is None:
@@ -147,11 +166,9 @@ def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
 def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     """Return a trained denoiser as a method, and the sensor of the scene."""
     from bench.data import load_dataset
-    from bench.diffusion import Diffusion
-    from bench.fusion.diffusion import DiffusionFusion
     from bench.imaging import get_sensor
-    from bench.running import build_network, check_experiment, requested_experiments, workspace
-    from bench.running.experiments import last_stage, stage_checkpoints
+    from bench.recipes import DiffusionRecipe, checkpoints
+    from bench.running import Desk
 
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
     bands, ratio = len(scene.ms), scene.pan.shape[1] // scene.ms.shape[1]
@@ -173,29 +190,21 @@ def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
         device=flags.device,
         quiet=flags.quiet,
     )
-    configs = list(requested_experiments(common))
+    desk = Desk(common, "fuse")
+    configs = desk.experiments(**({"scheme": flags.scheme} if flags.scheme else {}))
     if len(configs) != 1:
         names = ", ".join(config.backbone for config in configs)
         raise UsageError(f"--backbone {flags.backbone} is {names}; expected one")
-    config = replace(configs[0], scheme=flags.scheme or configs[0].scheme)
-    check_experiment(config, bands)
-    place = workspace(common)
-    checkpoint = stage_checkpoints(config, dataset, place)[last_stage(config)]
+    recipe = DiffusionRecipe(configs[0], bands)
+    recipe.check()
+    *_, checkpoint = checkpoints(recipe, dataset.fingerprint, desk.checkpoints).values()
     if not checkpoint.done:
         raise MissingError(f"this denoiser is not trained yet; train it by: {_training(flags)}")
-    network = build_network(config, bands)
+    network = recipe.network()
     checkpoint.load_into(network)
     for note in dataset.notes:
         log.info("trained on %s: %s", dataset.name, note)
-    fusion = DiffusionFusion(
-        network,
-        Diffusion(config.diffusion),
-        config.sampler,
-        device=place.device,
-        seed=flags.seed,
-        compile=flags.compile,
-    )
-    return fusion, sensor
+    return recipe.fusion(network, desk.device, compile=flags.compile), sensor
 
 
 def _training(flags: Flags) -> str:
@@ -208,16 +217,6 @@ def _training(flags: Flags) -> str:
     if flags.override:
         words += ["--override", *flags.override]
     return shlex.join(words)
-
-
-def _check_counts(scene: Scene, sensor: Sensor) -> None:
-    for what, image in (("MS", scene.ms), ("PAN", scene.pan)):
-        low, high = float(image.min()), float(image.max())
-        if not (low >= 0 and high <= sensor.peak):  # NaN, too
-            raise UsageError(
-                f"{what} of {scene.name} ranges from {low:g} to {high:g}; expected counts from 0 "
-                f"to {sensor.peak:g}: --sensor, --bits or --peak says what the largest can be"
-            )
 
 
 if __name__ == "__main__":

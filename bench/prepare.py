@@ -17,7 +17,7 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.config import ExitCode, MissingError, UsageError, run_command
 
 if TYPE_CHECKING:
-    from bench.data.cutting import Area, Cutting
-    from bench.data.division import Division, Share
+    from bench.data.cutting import Cutting
+    from bench.data.division import Division
     from bench.data.files import Header
+    from bench.data.preparing import PanRecipe
     from bench.data.scenes import Scene
 
 __all__ = ["Flags", "main"]
@@ -109,27 +110,15 @@ class Flags:
 
 def main(flags: Flags) -> int:
     """Run the verb; see :class:`Flags`."""
+    from bench.data.checks import check_counts
     from bench.data.cutting import Cutting, write_splits
     from bench.data.division import Division, divide
     from bench.data.files import FILE_NAMES, is_current
+    from bench.data.preparing import PanRecipe, areas, trim, warn_of_sizes
     from bench.data.scenes import read_scenes
 
-    scenes = [
-        _pick(scene, flags)
-        for scene in read_scenes(flags.ms, flags.pan, ms_key=flags.ms_key, pan_key=flags.pan_key)
-    ]
-    if not scenes:
-        raise UsageError("--ms names no file")
-    native = _native_ratio(scenes, flags)
-    ratio = flags.ratio or (native if native > 1 else 4)
-    cutting = Cutting(
-        ratio=ratio,
-        patch=_fit(flags.patch, ratio),
-        stride=_fit(flags.stride, ratio),
-        tile=_fit(flags.test_size, ratio),
-        full_tile=_fit(flags.full_size or flags.test_size, ratio),
-        margin=flags.margin,
-    )
+    _check_flags(flags)
+    pan = PanRecipe(flags.pan_weights, flags.pan_gain, flags.pan_noise)
     division = Division(
         by=flags.split_by,
         group_by=flags.group_by,
@@ -138,10 +127,28 @@ def main(flags: Flags) -> int:
         valid_on=flags.valid_on,
         test_on=flags.test_on,
     )
-    header = _header(scenes, native, cutting, division, flags)
-    _check_counts(scenes, header.sensor.peak)
+    scenes = [
+        trim(_pick(scene, flags))
+        for scene in read_scenes(flags.ms, flags.pan, ms_key=flags.ms_key, pan_key=flags.pan_key)
+    ]
+    native = _native_ratio(scenes, flags)
+    ratio = flags.ratio if flags.ratio is not None else native if native > 1 else 4
+    full = flags.test_size if flags.full_size is None else flags.full_size
+    cutting = Cutting(
+        ratio=ratio,
+        patch=_fit(flags.patch, ratio),
+        stride=_fit(flags.stride, ratio),
+        tile=_fit(flags.test_size, ratio),
+        full_tile=_fit(full, ratio),
+        margin=flags.margin,
+    )
+    header = _header(scenes, native, cutting, division, pan, flags)
+    for scene in scenes:
+        images = {f"scene {scene.name}: MS": scene.ms, f"scene {scene.name}: PAN": scene.pan}
+        check_counts(images, header.sensor.peak)
     need = {split: cutting.need(split, native) for split in ("train", "valid", "test")}
     shares = divide(scenes, division, need, cutting.ratio)
+    warn_of_sizes(cutting)
     if flags.dry_run:
         for share in shares:
             rows, columns = share.rows, share.columns
@@ -154,14 +161,48 @@ def main(flags: Flags) -> int:
         taken = [name for name in FILE_NAMES.values() if (flags.out / name).exists()]
         if taken and not flags.force:
             raise UsageError(
-                f"{flags.out} holds {', '.join(taken)} made otherwise; choose another --out, or "
-                f"--force to replace them"
+                f"{flags.out} holds {', '.join(taken)} made otherwise, or changed since; choose "
+                f"another --out, or --force to replace them"
             )
-        write_splits(_areas(scenes, shares, header, flags), flags.out, cutting, header)
+        write_splits(areas(scenes, shares, pan, header.sensor.peak), flags.out, cutting, header)
     else:
         log.info("%s is up to date", flags.out)
     _report(flags, header)
     return ExitCode.OK
+
+
+def _check_flags(flags: Flags) -> None:
+    """Raise a UsageError for a setting that no scene could make right, before one is read."""
+    from bench.imaging import get_sensor
+
+    if not flags.ms:
+        raise UsageError("--ms names no file")
+    if flags.ratio is not None and flags.ratio < 2:
+        raise UsageError(f"--ratio {flags.ratio} does not go with any images; expected 2 or more")
+    least = {"patch": 1, "stride": 1, "test_size": 1, "full_size": 1, "margin": 0}
+    for name, lowest in least.items():
+        value = getattr(flags, name)
+        if value is not None and value < lowest:
+            raise UsageError(f"--{name.replace('_', '-')} {value}; expected {lowest} or more")
+    for name in ("bands", "file_bands"):
+        value = getattr(flags, name)
+        if value is not None and not all(_comma(value) or [""]):
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value!r}; expected names or numbers from 1, with a "
+                f"comma between them: B,G,R,NIR"
+            )
+    if "0" in _comma(flags.bands):
+        raise UsageError(f"--bands {flags.bands}: bands are counted from 1")
+    for path in (*flags.ms, *flags.pan):
+        if not path.is_file():
+            raise MissingError(f"no file {path}")
+    if flags.sensor.lower() == "none" and flags.bits is None and flags.peak is None:
+        raise UsageError(
+            "sensor none does not say how large a count can be; give --bits (e.g. 11) or --peak"
+        )
+    get_sensor("none", 1, bits=flags.bits, peak=flags.peak)  # refuses what is out of range
+    if flags.out.exists() and not flags.out.is_dir():
+        raise UsageError(f"--out {flags.out} is a file; expected a folder")
 
 
 def _fit(size: int, ratio: int) -> int:
@@ -195,45 +236,28 @@ def _native_ratio(scenes: Sequence[Scene], flags: Flags) -> int:
             f"scenes differ: ratios {sorted(natives)}, bands {sorted(bands)}; expected one of each"
         )
     native = natives.pop()
-    if flags.ratio is not None and (
-        flags.ratio < 2 or max(native, flags.ratio) % min(native, flags.ratio)
-    ):
+    if flags.ratio is not None and max(native, flags.ratio) % min(native, flags.ratio):
         raise UsageError(
-            f"--ratio {flags.ratio} does not go with images of ratio {native}: expected 2 or more, "
-            f"one a multiple of the other"
+            f"--ratio {flags.ratio} does not go with images of ratio {native}: expected one a "
+            f"multiple of the other"
         )
     return native
 
 
-def _check_counts(scenes: Sequence[Scene], peak: float) -> None:
-    import numpy as np
-
-    for scene in scenes:
-        for what, image in (("MS", scene.ms), ("PAN", scene.pan)):
-            if image is None:
-                continue
-            low, high = float(image.min()), float(image.max())
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise UsageError(f"scene {scene.name}: {what} has NaN or infinite values")
-            if low < 0 or high > peak:
-                raise UsageError(
-                    f"scene {scene.name}: {what} ranges from {low:g} to {high:g}; expected counts "
-                    f"from 0 to {peak:g}: --bits or --peak says what the largest can be"
-                )
-
-
 def _header(
-    scenes: Sequence[Scene], native: int, cutting: Cutting, division: Division, flags: Flags
+    scenes: Sequence[Scene],
+    native: int,
+    cutting: Cutting,
+    division: Division,
+    pan: PanRecipe,
+    flags: Flags,
 ) -> Header:
     from bench.config import canonical_json, config_hash
     from bench.data.files import Header, content_digest
+    from bench.data.preparing import describe
     from bench.imaging import get_sensor
 
     bands = scenes[0].band_names
-    if flags.sensor.lower() == "none" and flags.bits is None and flags.peak is None:
-        raise UsageError(
-            "sensor none does not say how large a count can be; give --bits (e.g. 11) or --peak"
-        )
     sensor = get_sensor(flags.sensor, len(bands), bits=flags.bits, peak=flags.peak)
     settings: dict[str, Any] = {
         "scenes": [scene.name for scene in scenes],
@@ -245,82 +269,24 @@ def _header(
     }
     if flags.simulate_pan:
         settings["pan"] = {
-            "weights": _weights(flags, len(bands)),
-            "gain": flags.pan_gain,
-            "noise": flags.pan_noise,
+            "weights": pan.of(len(bands)),
+            "gain": pan.gain,
+            "noise": pan.noise,
         }
     files = [[path.name, content_digest(path)] for path in (*flags.ms, *flags.pan)]
     return Header(
         sensor=replace(sensor, band_names=bands),
         ratio=cutting.ratio,
-        fingerprint=config_hash({**settings, "files": [digest for _, digest in files]}),
-        notes=_notes(bands, native, cutting.ratio, flags),
+        fingerprint=config_hash({**settings, "values": [scene.digest() for scene in scenes]}),
+        notes=describe(native, cutting.ratio, pan if flags.simulate_pan else None, bands),
         provenance={"files": files, "settings": canonical_json(settings)},
     )
-
-
-def _weights(flags: Flags, bands: int) -> tuple[float, ...]:
-    weights = flags.pan_weights or (1 / bands,) * bands
-    if len(weights) != bands:
-        raise UsageError(f"--pan-weights has {len(weights)} numbers for {bands} bands")
-    return weights
-
-
-def _notes(bands: Sequence[str], native: int, ratio: int, flags: Flags) -> tuple[str, ...]:
-    notes = []
-    if flags.simulate_pan:
-        weights = zip(_weights(flags, len(bands)), bands, strict=True)
-        parts = ", ".join(f"{weight:.3g} {band}" for weight, band in weights)
-        notes.append(
-            f"PAN is simulated: {parts}; MTF {flags.pan_gain} at Nyquist; Gaussian noise of "
-            f"{flags.pan_noise} of the peak"
-        )
-    reduced = f"reduced resolution: MS by Wald's protocol at ratio {ratio}"
-    if native not in (1, ratio):
-        reduced += f", PAN averaged {native}x{native} to the reference's grid"
-    notes.append(reduced)
-    if native < ratio:
-        notes.append(f"full resolution: MS averaged {ratio // native}x{ratio // native}")
-    elif native > ratio:
-        notes.append(f"full resolution: PAN averaged {native // ratio}x{native // ratio}")
-    return tuple(notes)
-
-
-def _areas(
-    scenes: Sequence[Scene], shares: Sequence[Share], header: Header, flags: Flags
-) -> Iterator[Area]:
-    import numpy as np
-    import torch
-
-    from bench.config import derive_seed
-    from bench.data.cutting import Area
-    from bench.data.wald import simulate_pan
-
-    def counts(image: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(image.astype(np.float64))
-
-    for share in shares:
-        scene, rows, columns = scenes[share.scene], share.rows, share.columns
-        ms = counts(scene.ms[:, rows, columns])
-        if scene.pan is None:
-            pan = simulate_pan(
-                ms,
-                _weights(flags, len(ms)),
-                gain=flags.pan_gain,
-                noise=flags.pan_noise * header.sensor.peak,
-                seed=derive_seed(0, "pan", scene.name, share.split),
-            )
-        else:
-            n = scene.pan.shape[1] // scene.ms.shape[1]
-            pan = counts(
-                scene.pan[:, n * rows.start : n * rows.stop, n * columns.start : n * columns.stop]
-            )
-        yield Area(scene.name, share.split, ms, pan)
 
 
 def _report(flags: Flags, header: Header) -> None:
     import h5py
 
+    from bench.data import load_dataset
     from bench.data.files import FILE_NAMES
 
     rows = []
@@ -339,7 +305,7 @@ def _report(flags: Flags, header: Header) -> None:
                     "bands": list(header.sensor.band_names),
                     "ratio": header.ratio,
                     "notes": list(header.notes),
-                    "fingerprint": header.fingerprint,
+                    "fingerprint": load_dataset(flags.out).fingerprint,
                     "splits": rows,
                 }
             )

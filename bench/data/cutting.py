@@ -37,6 +37,8 @@ class Area:
     """(C, h, w), counts."""
     pan: Tensor
     """(1, n h, n w), counts."""
+    nodata: Tensor | None = None
+    """(h, w) bool, True where there is nothing to learn from or to test on; None: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,10 @@ def write_splits(
 
     Raises:
         UsageError: no area of a split is large enough for one patch.
+        MissingError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(FILE_NAMES, 0)
+    left_out = 0
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(SplitWriter(folder / name, header))
@@ -97,23 +100,29 @@ def write_splits(
         for area in areas:
             before = sum(counts.values())
             for block in _blocks(area, cutting):
-                for split, patches in _patches(block, cutting, header):
-                    writers[split].append(patches)
-                    counts[split] += len(patches["ms"])
+                for split, patches, empty in _patches(block, cutting, header):
+                    left_out += empty
+                    if patches:
+                        writers[split].append(patches)
+                        counts[split] += len(patches["ms"])
             if sum(counts.values()) == before:
-                log.warning("%s (%s) is too small for a single patch", area.name, area.split)
+                log.warning("%s (%s) gives no patch: too small, or no data", area.name, area.split)
+        if left_out:
+            log.warning("left out %d patches that see no-data pixels", left_out)
         empty = [split for split, count in counts.items() if not count]
         if empty:
             raise UsageError(
                 f"no patch for {', '.join(empty)}: every area of it is smaller than "
-                f"{cutting}; choose a smaller patch, tile or margin"
+                f"{cutting}, or has no-data pixels ({left_out} patches left out); choose a smaller "
+                f"patch, tile or margin"
             )
     return counts
 
 
 def _patches(
     area: Area, cutting: Cutting, header: Header
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
+) -> Iterator[tuple[str, dict[str, Tensor], int]]:
+    """Yield split, its patches, and how many were left out."""
     sensor, ratio = header.sensor, cutting.ratio
     native = native_ratio(area.ms, area.pan)
     sizes = {
@@ -122,19 +131,28 @@ def _patches(
         "test": (cutting.tile, cutting.tile),
     }
     images = reduced_set(area.ms, area.pan, sensor, ratio)
-    split = "reduced" if area.split == "test" else area.split
-    yield from _cut(split, images, *sizes[area.split], cutting.margin, header)
+    patches = _cut(images, *sizes[area.split], cutting.margin, header, area.nodata)
+    yield "reduced" if area.split == "test" else area.split, *patches
     if area.split == "test":
         images = full_set(area.ms, area.pan, ratio)
         margin = cutting.margin * min(native, ratio)
         tile = cutting.full_tile
-        yield from _cut("full", images, tile, tile, margin, header)
+        yield "full", *_cut(images, tile, tile, margin, header, area.nodata)
 
 
 def _cut(
-    split: str, images: dict[str, Tensor], size: int, stride: int, margin: int, header: Header
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the patches of one split, if any fits; sizes in pixels of ``pan``."""
+    images: dict[str, Tensor],
+    size: int,
+    stride: int,
+    margin: int,
+    header: Header,
+    nodata: Tensor | None,
+) -> tuple[dict[str, Tensor], int]:
+    """Return the patches of one area, none where none fits; sizes in pixels of ``pan``.
+
+    A patch is left out where it, or the margin around it, has no-data pixels: filters see them.
+    Their number comes second.
+    """
     ratio = header.ratio
     for key in ("ms", "pan"):
         images[key] = images[key].clamp(0, header.sensor.peak)
@@ -144,8 +162,16 @@ def _cut(
         for top in _starts(images["pan"].shape[-2], size, stride, margin)
         for left in _starts(images["pan"].shape[-1], size, stride, margin)
     ]
+    found = len(corners)
+    if nodata is not None:
+        step = images["pan"].shape[-1] // nodata.shape[-1]
+        bad = nodata.repeat_interleave(step, 0).repeat_interleave(step, 1)
+        side = size + 2 * margin
+        corners = [
+            (y, x) for y, x in corners if not bad[y - margin :, x - margin :][:side, :side].any()
+        ]
     if not corners:
-        return
+        return {}, found
     patches = {}
     for key, image in images.items():
         step = ratio if key == "ms" else 1
@@ -153,7 +179,7 @@ def _cut(
         patches[key] = torch.stack(
             [image[:, y // step :, x // step :][:, :side, :side] for y, x in corners]
         )
-    yield split, patches
+    return patches, found - len(corners)
 
 
 def _starts(length: int, size: int, stride: int, margin: int) -> range:
@@ -170,7 +196,8 @@ def _blocks(area: Area, cutting: Cutting) -> Iterator[Area]:
             bottom, right = min(top + side, height), min(left + side, width)
             ms = area.ms[:, top:bottom, left:right]
             pan = area.pan[:, native * top : native * bottom, native * left : native * right]
-            yield Area(area.name, area.split, ms, pan)
+            nodata = None if area.nodata is None else area.nodata[top:bottom, left:right]
+            yield Area(area.name, area.split, ms, pan, nodata)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
-import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config import MissingError, UsageError, config_hash
-from bench.data.files import FILE_NAMES, KEYS, SPLITS, Header, content_digest, open_hdf5
+from bench.data.boundary import is_leftover, reading
+from bench.data.checks import ArrayCheck, check_together
+from bench.data.files import FILE_NAMES, KEYS, SPLITS, Header
+from bench.data.hdf5 import ArrayDigest, digest, find_array, open_hdf5, read_blocks
 from bench.data.sample import SAMPLES, build_sample
 from bench.imaging import SENSOR_NAMES, Sensor, get_sensor
 
@@ -31,8 +33,6 @@ _PATTERNS = {
     "reduced": ("test_reduced.h5", "test_*_multiExm*.h5"),
     "full": ("test_full.h5", "test_*_OrigScale_multiExm*.h5"),
 }
-_BLOCK_BYTES = 64 << 20
-_NEGATIVE_SLACK = 0.01  # of the peak: resampling rings below zero, a no-data value is far below
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,23 @@ class Dataset:
         notes: what is simulated, in sentences; empty where the files do not say.
     """
 
-    def __init__(self, name: str, files: dict[str, Path], *, sensor: str | None = None):
+    def __init__(
+        self,
+        name: str,
+        files: dict[str, Path],
+        *,
+        sensor: str | None = None,
+        built: bool = False,
+    ):
         self.name = name
         self._files = files
+        self._built = built
         self._loaded: dict[str, Split] = {}
+        self._digests: dict[str, dict[str, str]] = {}
         split, first = next(iter(files.items()))
-        with open_hdf5(first) as file:
+        with reading(first, "data set"), open_hdf5(first) as file:
             self._header = Header.read(file)
-            shapes = _shapes(file, split, first)
+            shapes = {key: array.shape for key, array in _arrays(file, split, first).items()}
         self.ratio = _ratio(shapes, first)
         self.sensor = _sensor(self._header, shapes["ms"][1], sensor, first)
         self.notes = () if self._header is None else self._header.notes
@@ -91,10 +100,20 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash that is equal for equal data: of source and recipe, or of the files' contents."""
-        if self._header is not None:
+        """Hash that is equal for equal data: of every value that was or will be read.
+
+        The shipped sample, whose values are checked when it is opened, keeps the hash of its
+        recipe, which does not depend on how a machine rounds.
+        """
+        if self._built:
             return self._header.fingerprint
-        return config_hash({split: content_digest(path) for split, path in self._files.items()})
+        for split, path in self._files.items():
+            if split not in self._digests:
+                with reading(path, "data set"), open_hdf5(path) as file:
+                    arrays = _arrays(file, split, path)
+                    self._digests[split] = {key: digest(array) for key, array in arrays.items()}
+        arrays = {split: self._digests[split] for split in self.splits}
+        return config_hash({"sensor": self.sensor, "arrays": arrays})
 
     def split(self, name: str) -> Split:
         """Return a split, reading and checking its file on the first call.
@@ -118,23 +137,30 @@ class Dataset:
 
     def _read(self, name: str) -> Split:
         path = self._files[name]
-        peak = self.sensor.peak
-        with open_hdf5(path) as file:
+        with reading(path, "data set"), open_hdf5(path) as file:
             header = Header.read(file)
             if header is not None and header.sensor != self.sensor:
                 raise UsageError(
                     f"{path}: written for {_describe(header.sensor)}; the data set's other "
                     f"files for {_describe(self.sensor)}"
                 )
-            shapes = _shapes(file, name, path)
-            _check_shapes(shapes, self.sensor, self.ratio, path)
-            images = {key: _read_array(file, key, peak, path) for key in shapes}
-        lms, overshoot = images["lms"]
+            arrays = _arrays(file, name, path)
+            _check_shapes(arrays, self.sensor, self.ratio, path)
+            images, digests, overshoot = {}, {}, 0
+            for key, array in arrays.items():
+                check = ArrayCheck(path, key, self.sensor.peak)
+                images[key], digests[key] = _read_array(array, check)
+                check.finish(made_here=header is not None)
+                images[key] /= self.sensor.peak
+                overshoot += check.outside
+            check_together(images, self.ratio, path)
+        if digests != self._digests.setdefault(name, digests):
+            raise UsageError(f"{path} changed since this command opened it; run it again")
         if overshoot:
-            log.debug("%s: %d values of lms lie outside 0..%g", path, overshoot, peak)
-        reference = images["gt"][0] if "gt" in images else None
-        ms, pan = images["ms"][0], images["pan"][0]
-        return Split(name, path, reference, ms, lms, pan, overshoot)
+            log.debug("%s: %d values of lms lie outside 0..%g", path, overshoot, self.sensor.peak)
+        return Split(
+            name, path, images.get("gt"), images["ms"], images["lms"], images["pan"], overshoot
+        )
 
 
 def load_dataset(
@@ -160,7 +186,7 @@ def load_dataset(
     if text in SAMPLES:
         folder = build_sample(text, cache)
         files = {split: folder / file_name for split, file_name in FILE_NAMES.items()}
-        return Dataset(text, files, sensor=sensor)
+        return Dataset(text, files, sensor=sensor, built=True)
     folder = Path(text).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -176,7 +202,9 @@ def load_dataset(
     if not files:
         names = ", ".join(pattern for patterns in _PATTERNS.values() for pattern in patterns)
         raise MissingError(f"no data in {folder}; expected files named {names}")
-    return Dataset(folder.resolve().name, files, sensor=sensor)
+    # A name is data: it stands in rows and file names, where not every byte of a path can.
+    printable = os.fsencode(folder.resolve().name).decode("utf-8", "replace")
+    return Dataset(printable, files, sensor=sensor)
 
 
 def _find(folder: Path, split: str) -> list[Path]:
@@ -185,7 +213,9 @@ def _find(folder: Path, split: str) -> list[Path]:
         for pattern in _PATTERNS[split]
         for depth in ("", "*/", "*/*/")
         for path in folder.glob(depth + pattern)
-        if split == "full" or "OrigScale" not in path.name
+        if (split == "full" or "OrigScale" not in path.name)
+        and path.is_file()
+        and not is_leftover(path, folder)
     }
     return sorted(found)
 
@@ -203,13 +233,13 @@ def _choose(split: str, paths: Sequence[Path], sensor: str | None) -> Path | Non
 
 
 def _sensor(header: Header | None, bands: int, name: str | None, path: Path) -> Sensor:
-    if header is None:
+    if header is None or (name is not None and name.lower() not in map(str.lower, SENSOR_NAMES)):
         if name is None:
             raise UsageError(
                 f"{path} does not say which sensor its counts come from; give --sensor, one of "
                 f"{', '.join(SENSOR_NAMES)}"
             )
-        return get_sensor(name, bands)
+        return get_sensor(name, bands)  # or its own word on a name that is none
     if name is not None and name.lower() != header.sensor.name.lower():
         raise UsageError(
             f"--sensor {name} contradicts {path}, written for {_describe(header.sensor)}"
@@ -221,23 +251,21 @@ def _describe(sensor: Sensor) -> str:
     return f"sensor {sensor.name}, {sensor.bands} bands, peak {sensor.peak:g}"
 
 
-def _shapes(file: h5py.File, split: str, path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array, after checking that it is there and (N, C, H, W)."""
+def _arrays(file: h5py.File, split: str, path: Path) -> dict[str, h5py.Dataset]:
+    """Return the arrays, after checking that each is there and (N, C, H, W)."""
     keys = [key for key in KEYS if key != "gt" or split != "full"]
-    shapes = {}
+    arrays = {}
     for key in keys:
-        if not isinstance(file.get(key), h5py.Dataset):
+        array = find_array(file, key, path)
+        if array is None:
             found = ", ".join(sorted(file)) or "nothing"
             raise UsageError(
                 f"{path} has no array {key!r}; expected {', '.join(keys)}, found {found}"
             )
-        shape = file[key].shape
-        if len(shape) != 4:
-            raise UsageError(f"{path}: {key} has shape {shape}; expected 4 axes (N, C, H, W)")
-        if 0 in shape:
-            raise UsageError(f"{path}: {key} of shape {shape} is empty")
-        shapes[key] = shape
-    return shapes
+        if array.ndim != 4:
+            raise UsageError(f"{path}: {key} has shape {array.shape}; expected 4 axes (N, C, H, W)")
+        arrays[key] = array
+    return arrays
 
 
 def _ratio(shapes: dict[str, tuple[int, ...]], path: Path) -> int:
@@ -250,9 +278,8 @@ def _ratio(shapes: dict[str, tuple[int, ...]], path: Path) -> int:
     return rows // h
 
 
-def _check_shapes(
-    shapes: dict[str, tuple[int, ...]], sensor: Sensor, ratio: int, path: Path
-) -> None:
+def _check_shapes(arrays: dict[str, h5py.Dataset], sensor: Sensor, ratio: int, path: Path) -> None:
+    shapes = {key: array.shape for key, array in arrays.items()}
     count, bands, h, w = shapes["ms"]
     if bands != sensor.bands:
         raise UsageError(f"{path}: ms has {bands} bands; sensor {sensor.name} has {sensor.bands}")
@@ -266,44 +293,11 @@ def _check_shapes(
             )
 
 
-class _Array(NamedTuple):
-    values: Tensor
-    overshoot: int
-
-
-def _read_array(file: h5py.File, key: str, peak: float, path: Path) -> _Array:
-    """Read one array block by block into float32 unit scale, checking its counts."""
-    dataset = file[key]
+def _read_array(dataset: h5py.Dataset, check: ArrayCheck) -> tuple[Tensor, str]:
+    """Return an array in float32 counts, checked block by block, and its digest."""
     out = torch.empty(dataset.shape, dtype=torch.float32)
-    outside = 0
-    for start, block in _read_blocks(dataset, key, path):
-        low, high = float(block.min()), float(block.max())
-        if not np.isfinite(low) or not np.isfinite(high):
-            bad = start + int(np.argmax(~np.isfinite(block).all(axis=(1, 2, 3))))
-            raise UsageError(f"{path}: {key} has NaN or infinite values, first in image {bad}")
-        if key == "lms":
-            outside += int(((block < 0) | (block > peak)).sum())
-        elif high > peak or low < -_NEGATIVE_SLACK * peak:
-            worst = high if high > peak else low
-            raise UsageError(
-                f"{path}: {key} has the value {worst:g}; expected counts from 0 to {peak:g} "
-                f"(another bit depth? the sensor decides it: --sensor)"
-            )
-        out[start : start + len(block)] = torch.from_numpy(block)
-    return _Array(out.div_(peak), outside)
-
-
-def _read_blocks(dataset: h5py.Dataset, key: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    if dataset.dtype.kind not in "uif":
-        raise UsageError(f"{path}: {key} has type {dataset.dtype}; expected numbers")
-    size = dataset[0].nbytes
-    step = max(_BLOCK_BYTES // size, 1)
-    for start in range(0, len(dataset), step):
-        try:
-            block = dataset[start : start + step]
-        except OSError as error:
-            raise UsageError(
-                f"{path}: {key} cannot be read to its end; fetch the file again ({error})"
-            ) from error
-        # torch has no uint32; float64 holds every count exactly until the peak is divided out.
-        yield start, block.astype(np.float64, copy=False)
+    found = ArrayDigest()
+    for start, block in read_blocks(dataset):
+        found.update(block)
+        out[start : start + len(block)] = torch.from_numpy(check.block(block, start))
+    return out, found.hexdigest(dataset.dtype, dataset.shape)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config import UsageError
 from bench.data.scenes import Scene
 

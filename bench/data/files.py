@@ -6,10 +6,13 @@ ratio, what is simulated, where it came from.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +22,10 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from bench.config import UsageError
+from bench.config import BenchError
+from bench.data.boundary import reading
+from bench.data.hdf5 import ArrayDigest, digest, find_array, open_hdf5
+from bench.data.writing import replacing
 from bench.imaging import Sensor, get_sensor
 
 __all__ = [
@@ -30,7 +36,6 @@ __all__ = [
     "SplitWriter",
     "content_digest",
     "is_current",
-    "open_hdf5",
 ]
 
 FILE_NAMES = {
@@ -43,6 +48,9 @@ FILE_NAMES = {
 SPLITS = tuple(FILE_NAMES)
 KEYS = ("gt", "ms", "lms", "pan")
 """Arrays of a file, (N, C, H, W); the full-resolution split has no ``gt``."""
+_DIGESTS = "digests"
+_HEADER_BYTES = 1 << 20  # reserved for attributes and what HDF5 keeps beside the values
+_CHUNK_BYTES = 512  # and for the index entry of a chunk
 _ATTRIBUTES = {"sensor", "peak", "bands", "ratio", "fingerprint", "notes", "provenance"}
 
 
@@ -53,7 +61,7 @@ class Header:
     sensor: Sensor
     ratio: int
     fingerprint: str
-    """Hash of source and recipe: equal fingerprints, equal data."""
+    """Hash of source and recipe: what the file was made from, not what it holds now."""
     notes: tuple[str, ...] = ()
     """What is simulated, in sentences."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -74,45 +82,78 @@ class Header:
     def read(cls, file: h5py.File) -> Header | None:
         """Return the header, or None for a file that was not made here."""
         attributes = file.attrs
-        if not _ATTRIBUTES.issubset(attributes):
-            return None
-        bands = tuple(str(name) for name in attributes["bands"])
-        sensor = get_sensor(str(attributes["sensor"]), len(bands), peak=float(attributes["peak"]))
-        return cls(
-            sensor=replace(sensor, band_names=bands),
-            ratio=int(attributes["ratio"]),
-            fingerprint=str(attributes["fingerprint"]),
-            notes=tuple(str(attributes["notes"]).splitlines()),
-            provenance=json.loads(attributes["provenance"]),
-        )
+        with reading(Path(file.filename), "data set with a header"):
+            if not _ATTRIBUTES.issubset(attributes):
+                return None
+            bands = tuple(str(name) for name in attributes["bands"])
+            peak = float(attributes["peak"])
+            sensor = get_sensor(str(attributes["sensor"]), len(bands), peak=peak)
+            return cls(
+                sensor=replace(sensor, band_names=bands),
+                ratio=int(attributes["ratio"]),
+                fingerprint=str(attributes["fingerprint"]),
+                notes=tuple(str(attributes["notes"]).split("\n")) if attributes["notes"] else (),
+                provenance=json.loads(attributes["provenance"]),
+            )
 
 
 class SplitWriter:
-    """Appends patches to one file, which appears under its name only when complete."""
+    """Appends patches to one file, which appears under its name only when complete.
+
+    Room is reserved before HDF5 writes: where a disk is full, it fails on closing the file and
+    takes the process with it.
+
+    Raises:
+        MissingError: the file cannot be written.
+    """
 
     def __init__(self, path: Path, header: Header):
         self.path = path
         self.count = 0
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self._file = h5py.File(self._partial, "w")
-        header.write(self._file)
+        self._header = header
+        self._digests: dict[str, ArrayDigest] = {}
+        self._bytes = 0
+        self._stack = ExitStack()
 
     def __enter__(self) -> SplitWriter:
+        with ExitStack() as stack:
+            self._partial = stack.enter_context(replacing(self.path))
+            self._partial.touch()
+            self._reserve(_HEADER_BYTES)
+            self._file = h5py.File(self._partial, "w")  # empties it: reserved anew
+            stack.callback(self._file.close)
+            self._reserve(0)
+            self._header.write(self._file)
+            self._stack = stack.pop_all()
         return self
 
     def append(self, arrays: Mapping[str, Tensor]) -> None:
         """Add n patches: each array (n, C, H, W) in counts, stored as float32."""
-        for key, value in arrays.items():
-            patches = value.numpy().astype(np.float32)
+        patches = {key: value.numpy().astype(np.float32) for key, value in arrays.items()}
+        self._reserve(sum(a.nbytes + _CHUNK_BYTES * len(a) for a in patches.values()))
+        for key, values in patches.items():
             if key not in self._file:
-                shape = patches.shape[1:]
+                shape = values.shape[1:]
                 self._file.create_dataset(
                     key, (0, *shape), "float32", maxshape=(None, *shape), chunks=(1, *shape)
                 )
+                self._digests[key] = ArrayDigest()
             dataset = self._file[key]
-            dataset.resize(self.count + len(patches), axis=0)
-            dataset[self.count :] = patches
-        self.count += len(patches)
+            dataset.resize(self.count + len(values), axis=0)
+            dataset[self.count :] = values
+            self._digests[key].update(values)
+        self.count += len(next(iter(patches.values())))
+
+    def _reserve(self, more: int) -> None:
+        """Raise OSError where the disk has no room for ``more`` bytes; else make sure of them."""
+        self._bytes += more
+        try:
+            with self._partial.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, self._bytes)
+        except (AttributeError, OSError) as error:  # no such call on macOS and Windows
+            full = getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            if full or shutil.disk_usage(self._partial.parent).free < more:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
     def __exit__(
         self,
@@ -120,48 +161,43 @@ class SplitWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if kind is None and self.count:
-            self._partial.replace(self.path)
-        else:
-            self._partial.unlink()
+        with self._stack:
+            if error is not None:
+                raise error  # to the stack, which closes, removes and explains
+            self._file.attrs[_DIGESTS] = json.dumps(
+                {
+                    key: digest.hexdigest("float32", self._file[key].shape)
+                    for key, digest in self._digests.items()
+                }
+            )
+            self._file.flush()
+            size = self._file.id.get_filesize()
+            self._file.close()
+            os.truncate(self._partial, size)
 
 
 def is_current(folder: Path, fingerprint: str) -> bool:
-    """Whether ``folder`` holds all four files, each with this fingerprint."""
+    """Whether ``folder`` holds all four files, of this fingerprint and as they were written.
+
+    Files that are torn, changed since, or written before their digests were kept are not current.
+    """
     for name in FILE_NAMES.values():
         path = folder / name
-        if not path.is_file():
-            return False
-        with open_hdf5(path) as file:
-            header = Header.read(file)
-        if header is None or header.fingerprint != fingerprint:
+        try:
+            with reading(path, "data set"), open_hdf5(path) as file:
+                header = Header.read(file)
+                if header is None or header.fingerprint != fingerprint:
+                    return False
+                arrays = ((key, find_array(file, key, path)) for key in KEYS)
+                now = {key: digest(array) for key, array in arrays if array is not None}
+                if json.loads(file.attrs[_DIGESTS]) != now:
+                    return False
+        except BenchError:
             return False
     return True
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open for reading; UsageError where the file is truncated or something else."""
-    try:
-        return h5py.File(path)
-    except OSError as error:
-        raise UsageError(
-            f"{path} is truncated or no HDF5 file; fetch it again ({error})"
-        ) from error
-
-
-def content_digest(path: Path, blocks: int = 256, block_bytes: int = 65536) -> str:
-    """Return a SHA-256 of a file's size and of evenly spaced blocks of it.
-
-    Files of up to 16 MiB are read whole; of larger ones as much, so that gigabytes take no time.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    last = max(size - block_bytes, 0)
-    whole = size <= blocks * block_bytes
-    starts = range(0, size, block_bytes) if whole else np.linspace(0, last, blocks).astype(int)
-    with path.open("rb") as file:
-        for start in starts:
-            file.seek(int(start))
-            digest.update(file.read(block_bytes))
-    return digest.hexdigest()
+def content_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, all of them."""
+    with reading(path, "file"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

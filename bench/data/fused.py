@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import scipy.io
 import tifffile
-from scipy.io.matlab import MatReadError
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config import MissingError, UsageError
-from bench.data.files import open_hdf5
-from bench.data.scenes import read_scenes
+from bench.data.boundary import is_leftover, reading
+from bench.data.geotiff import METADATA_TAG, NODATA_TAG, gdal_metadata, geotiff_tags, read_geotiff
+from bench.data.hdf5 import find_array, list_arrays, open_hdf5
+from bench.data.matlab import mat_arrays, read_mat
+from bench.data.scenes import HDF5, TIFF
+from bench.data.writing import replacing
 
 __all__ = ["check_fused_path", "read_fused", "write_fused"]
 
 log = logging.getLogger(__name__)
 
-_TIFF = (".tif", ".tiff")
-_HDF5 = (".h5", ".hdf5")
-_SUFFIXES = (".mat", *_HDF5, *_TIFF, ".npy")
+_SUFFIXES = (".mat", *HDF5, *TIFF, ".npy")
 _LAYOUTS = {
     3: ((0, 1, 2), (2, 0, 1)),  # C H W, H W C
     4: ((0, 1, 2, 3), (0, 3, 1, 2), (3, 2, 0, 1)),  # N C H W, N H W C, H W C N
 }
 """Orders of axes that are understood, as the transposition to (N) C H W."""
-_GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
-"""GeoTIFF tags: pixel scale, tie points, transformation, and the keys of the coordinate system."""
 
 
 def read_fused(path: Path, shape: tuple[int, int, int], *, key: str | None = None) -> np.ndarray:
@@ -64,7 +64,14 @@ def read_fused(path: Path, shape: tuple[int, int, int], *, key: str | None = Non
     return np.concatenate(images)
 
 
-def write_fused(path: Path, image: np.ndarray, *, placed_as: Path | None = None) -> None:
+def write_fused(
+    path: Path,
+    image: np.ndarray,
+    *,
+    placed_as: Path | None = None,
+    band_names: Sequence[str] = (),
+    nodata: float | None = None,
+) -> None:
     """Write one image; the file appears under its name only when complete.
 
     Args:
@@ -72,26 +79,39 @@ def write_fused(path: Path, image: np.ndarray, *, placed_as: Path | None = None)
             name the array ``fused``.
         image: (C, H, W).
         placed_as: where both this file and ``path`` are TIFF, the file on the same pixel grid
-            whose georeference is copied.
+            whose georeference, RPC and no-data value are copied.
+        band_names: one per band; kept in .tif and .h5 files.
+        nodata: value of pixels that hold nothing, where it is not what ``placed_as`` says.
+
+    Raises:
+        MissingError: the file cannot be written.
     """
     check_fused_path(path)
     suffix = path.suffix.lower()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part{suffix}")
-    if suffix in _TIFF:
-        tags = _georeference(placed_as) if placed_as and placed_as.suffix.lower() in _TIFF else []
-        layout = {} if len(image) == 1 else {"planarconfig": "separate"}
-        tifffile.imwrite(
-            partial, image, photometric="minisblack", metadata=None, extratags=tags, **layout
-        )
-    elif suffix in _HDF5:
-        with h5py.File(partial, "w") as file:
-            file["fused"] = image
-    elif suffix == ".mat":
-        scipy.io.savemat(partial, {"fused": image.transpose(1, 2, 0)})
-    else:
-        np.save(partial, image)
-    partial.replace(path)
+    with replacing(path) as partial, partial.open("wb") as file:
+        if suffix in TIFF:
+            tags = geotiff_tags(placed_as) if placed_as and placed_as.suffix.lower() in TIFF else []
+            if nodata is not None:
+                tags = [tag for tag in tags if tag[0] != NODATA_TAG]
+                tags.append((NODATA_TAG, "s", 0, f"{nodata:g}", True))
+            if band_names:
+                tags.append((METADATA_TAG, "s", 0, gdal_metadata(band_names), True))
+            layout = {} if len(image) == 1 else {"planarconfig": "separate"}
+            tifffile.imwrite(
+                file, image, photometric="minisblack", metadata=None, extratags=tags, **layout
+            )
+        elif suffix in HDF5:
+            # Through memory: on a full disk HDF5 fails on closing and takes the process with it.
+            memory = io.BytesIO()
+            with h5py.File(memory, "w") as content:
+                content["fused"] = image
+                if band_names:
+                    content["fused"].attrs["bands"] = list(band_names)
+            file.write(memory.getbuffer())
+        elif suffix == ".mat":
+            scipy.io.savemat(file, {"fused": image.transpose(1, 2, 0)})
+        else:
+            np.save(file, image)
 
 
 def check_fused_path(path: Path) -> None:
@@ -100,20 +120,17 @@ def check_fused_path(path: Path) -> None:
         raise UsageError(f"{path}: expected a file named {', '.join(_SUFFIXES)}")
 
 
-def _georeference(path: Path) -> list[tuple[int, int, int, object, bool]]:
-    with tifffile.TiffFile(path) as tiff:
-        tags = tiff.pages[0].tags
-        found = [tags[code] for code in _GEOREFERENCE if code in tags]
-        return [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in found]
-
-
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         check_fused_path(path)
         return [path]
     if not path.is_dir():
         raise MissingError(f"no file or folder {path}")
-    files = [file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES]
+    files = [
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in _SUFFIXES and file.is_file() and not is_leftover(file, path)
+    ]
     if not files:
         raise MissingError(f"no fused images in {path}; expected files {', '.join(_SUFFIXES)}")
     files.sort(key=lambda file: _natural(file.name))
@@ -129,33 +146,32 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _read(path: Path, key: str | None) -> np.ndarray:
     suffix = path.suffix.lower()
-    if suffix in _TIFF:
-        return read_scenes([path])[0].ms
+    if suffix in TIFF:
+        return read_geotiff(path).values
     if suffix == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise UsageError(f"{path} is truncated or no NumPy array ({error})") from error
-    if suffix in _HDF5 or h5py.is_hdf5(path):
-        with open_hdf5(path) as file:
-            arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-            array = arrays[_key(arrays, key, path)][()]
-        return array.T if suffix == ".mat" else array  # MATLAB 7.3 stores its axes reversed
-    try:
-        arrays = scipy.io.loadmat(path)
-    except (MatReadError, ValueError, OSError, TypeError) as error:
-        raise UsageError(f"{path} is truncated or no MATLAB file ({error})") from error
-    arrays = {name: value for name, value in arrays.items() if not name.startswith("__")}
-    return arrays[_key(arrays, key, path)]
+        with reading(path, "NumPy array"):
+            # Mapped, because a file that is shorter than its header says is then an error at once.
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("an archive of several arrays, .npz")
+            return np.array(array)
+    if suffix == ".mat":
+        return read_mat(path, _key(mat_arrays(path), key, path))
+    with reading(path, "HDF5 file"), open_hdf5(path) as file:
+        name = _key(list_arrays(file), key, path)
+        array = find_array(file, name, path)
+        if array is None:
+            raise UsageError(f"{path}: {name} is no array")
+        return array[()]
 
 
-def _key(arrays: Mapping[str, np.ndarray | h5py.Dataset], key: str | None, path: Path) -> str:
+def _key(shapes: Mapping[str, tuple[int, ...] | None], key: str | None, path: Path) -> str:
     if key is not None:
-        if key not in arrays:
-            found = ", ".join(arrays) or "none"
-            raise UsageError(f"{path} has no array {key!r}{nearest(key, arrays)} (found: {found})")
+        if key not in shapes:
+            found = ", ".join(shapes) or "none"
+            raise UsageError(f"{path} has no array {key!r}{nearest(key, shapes)} (found: {found})")
         return key
-    images = [name for name, array in arrays.items() if array.ndim in _LAYOUTS]
+    images = [name for name, shape in shapes.items() if len(shape or ()) in _LAYOUTS]
     if len(images) != 1:
         found = ", ".join(images) or "none"
         raise UsageError(f"{path}: expected one array of 3 or 4 axes, found {found}; give --key")

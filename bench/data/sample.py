@@ -22,6 +22,7 @@ from bench.config import UsageError, canonical_json, config_hash, derive_seed, r
 from bench.data.cutting import Area, Cutting, write_splits
 from bench.data.files import Header, is_current
 from bench.data.wald import block_mean, simulate_pan
+from bench.data.writing import writing
 from bench.imaging import get_sensor
 
 __all__ = ["SAMPLES", "build_sample"]
@@ -67,20 +68,27 @@ SAMPLES = tuple(_RECIPES)
 def build_sample(name: str, cache: Path | None = None) -> Path:
     """Return the folder of a shipped data set, building its files where they are not up to date.
 
+    Up to date means: of this recipe, and every value as it was written.
+
     Args:
         name: one of :data:`SAMPLES`.
         cache: parent of the folder; ``data`` of :func:`bench.config.results_home` when None.
+
+    Raises:
+        UsageError: unknown name.
+        MissingError: the folder cannot be written to.
     """
     if name not in _RECIPES:
         raise UsageError(f"unknown sample {name!r}; expected one of {', '.join(SAMPLES)}")
     recipe = _RECIPES[name]
     header = _header(name, recipe)
     folder = (cache or results_home() / "data") / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not is_current(folder, header.fingerprint):
-            log.info("building %s in %s", name, folder)
-            write_splits(_areas(name, recipe), folder, recipe.cutting, header)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not is_current(folder, header.fingerprint):
+                log.info("building %s in %s", name, folder)
+                write_splits(_areas(name, recipe), folder, recipe.cutting, header)
     return folder
 
 

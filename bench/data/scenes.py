@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +9,20 @@ from typing import Any
 
 import h5py
 import numpy as np
-import scipy.io
-import tifffile
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config import MissingError, UsageError
-from bench.data.files import open_hdf5
+from bench.data.axes import bands_first, fits, one_band, whole_ratio
+from bench.data.boundary import reading
+from bench.data.geotiff import Raster, read_geotiff
+from bench.data.hdf5 import ArrayDigest, find_array, is_hdf5, list_arrays, open_hdf5
+from bench.data.matlab import mat_arrays, read_mat
+from bench.data.placement import Place, check_aligned
 
-__all__ = ["Scene", "pick_bands", "read_scenes"]
+__all__ = ["HDF5", "TIFF", "Scene", "pick_bands", "read_scenes"]
 
-_TIFF = (".tif", ".tiff")
-_HDF5 = (".h5", ".hdf5")
+TIFF = (".tif", ".tiff")
+HDF5 = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,48 @@ class Scene:
 
     name: str
     ms: np.ndarray
-    """(C, h, w)."""
+    """(C, h, w); pixels without data hold the mean of the others."""
     pan: np.ndarray | None
     """(1, n h, n w) for a whole native ratio n, cropped at the bottom and right to fit; or None."""
     band_names: tuple[str, ...] | None
     """In the order of ``ms``; None where the file does not say."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What the file says about the scene."""
+    nodata: np.ndarray | None = None
+    """(n h, n w) bool, True where MS or PAN declares no data; None: nowhere."""
+    nodata_value: float | None = None
+    """As PAN declares it, else MS."""
+
+    def digest(self) -> str:
+        """Return the hash of every pixel that was read."""
+        found = ArrayDigest()
+        for image in (self.ms, self.pan, self.nodata):
+            if image is not None:
+                found.update(image)
+        shapes = [None if x is None else x.shape for x in (self.ms, self.pan, self.nodata)]
+        return found.hexdigest(self.ms.dtype, tuple(shapes))
 
 
 @dataclass(frozen=True)
 class _Image:
-    """One array of a file; axes still as stored."""
+    """One array of a file."""
 
     values: np.ndarray
+    """(H, W); three axes as stored, where ``raster`` is None; else (C, H, W)."""
     path: Path
     scene: str = ""
     """Its name within the file; empty where the file holds one scene."""
     band_names: tuple[str, ...] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
-    origin: tuple[float, float] | None = None
-    """Upper left corner in map units, where georeferenced."""
-    pixel: float | None = None
-    """Pixel size in map units."""
+    raster: Raster | None = None
+    """Of a GeoTIFF, which says which axis holds the bands."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.scene}" if self.scene else str(self.path)
+
+    @property
+    def place(self) -> Place | None:
+        return self.raster and self.raster.place
 
 
 def read_scenes(
@@ -86,7 +103,7 @@ def read_scenes(
                 raise UsageError(
                     f"{pan[index]} has {len(partners)} scenes, {path} has {len(images)}"
                 )
-        elif path.suffix.lower() not in _TIFF and _has(path, pan_key):
+        elif path.suffix.lower() not in TIFF and _has(path, pan_key):
             partners = _read(path, pan_key)
         else:
             partners = [None] * len(images)
@@ -151,43 +168,57 @@ def _list(names: Iterable[str]) -> str:
 
 
 def _scene(name: str, ms: _Image, pan: _Image | None) -> Scene:
-    bands = _bands_first(ms)
     attributes = {"folder": ms.path.resolve().parent.name, **ms.attributes}
-    if pan is None:
-        return Scene(name, bands, None, ms.band_names, attributes)
-    gray = _bands_first(pan)
-    if len(gray) != 1:
-        raise UsageError(f"{pan}: PAN has {len(gray)} bands; expected 1")
-    if ms.origin is not None and pan.origin is not None and ms.pixel is not None:
-        shift = max(abs(a - b) for a, b in zip(ms.origin, pan.origin, strict=True))
-        if shift > ms.pixel / 2:
-            raise UsageError(
-                f"{pan} starts {shift:g} map units away from {ms}; expected the same upper left "
-                f"corner to half an MS pixel: crop one of them"
-            )
+    gray = None if pan is None else one_band(pan.values, str(pan))
+    bands = ms.values
+    if ms.raster is None:
+        bands = bands_first(bands, len(ms.band_names or ()), gray, str(ms))
+    if pan is None or gray is None:
+        nodata = _masked(ms, bands)
+        filled = _fill(bands, nodata, ms)
+        return Scene(name, filled, None, ms.band_names, attributes, nodata, _declared(ms))
     (h, w), (rows, columns) = bands.shape[1:], gray.shape[1:]
-    ratio = max(round(rows / h), 1)
-    slack = max(ratio, 2)  # PAN pixels that may be left over: less than one more MS pixel
-    if abs(rows - ratio * h) >= slack or abs(columns - ratio * w) >= slack:
+    if not fits((h, w), (rows, columns)):
+        ratio = whole_ratio(h, rows)
         raise UsageError(
             f"{pan}: PAN of {rows}x{columns} is no whole multiple of MS of {h}x{w}; expected "
             f"about {ratio * h}x{ratio * w}"
         )
+    ratio = whole_ratio(h, rows)
     h, w = min(h, rows // ratio), min(w, columns // ratio)
+    check_aligned(ms.place, pan.place, (h, w), ratio, str(pan), str(ms))
     bands, gray = bands[:, :h, :w], gray[:, : ratio * h, : ratio * w]
-    return Scene(name, bands, gray, ms.band_names, attributes)
+    low, high = _masked(ms, bands), _masked(pan, gray)
+    bands, gray = _fill(bands, low, ms), _fill(gray, high, pan)
+    if low is not None:
+        low = low.repeat(ratio, 0).repeat(ratio, 1)
+    nodata = low if high is None else high if low is None else low | high
+    value = _declared(ms) if _declared(pan) is None else _declared(pan)
+    return Scene(name, bands, gray, ms.band_names, attributes, nodata, value)
 
 
-def _bands_first(image: _Image) -> np.ndarray:
-    """Return (C, H, W); the shortest axis of three holds the bands."""
-    values = image.values
-    if values.dtype.kind not in "uif":
-        raise UsageError(f"{image} holds {values.dtype}; expected numbers")
-    if values.ndim == 2:
-        return values[None]
-    if values.ndim != 3:
-        raise UsageError(f"{image} has shape {values.shape}; expected 2 or 3 axes")
-    return np.moveaxis(values, int(np.argmin(values.shape)), 0)
+def _declared(image: _Image) -> float | None:
+    return image.raster and image.raster.nodata_value
+
+
+def _masked(image: _Image, cropped: np.ndarray) -> np.ndarray | None:
+    """Return the no-data pixels of an image that was cropped at the bottom and right."""
+    mask = image.raster and image.raster.nodata
+    if mask is None:
+        return None
+    mask = mask[: cropped.shape[1], : cropped.shape[2]]
+    return mask if mask.any() else None
+
+
+def _fill(values: np.ndarray, nodata: np.ndarray | None, image: _Image) -> np.ndarray:
+    """Put each band's mean where there is no data: filters and statistics then see no edge."""
+    if nodata is None:
+        return values
+    if nodata.all():
+        raise UsageError(f"{image} holds no-data everywhere; expected an image")
+    means = values[:, ~nodata].mean(1, dtype=np.float64)
+    means = np.rint(means) if values.dtype.kind in "ui" else means
+    return np.where(nodata, means[:, None, None].astype(values.dtype), values)
 
 
 def _read(path: Path, key: str) -> list[_Image]:
@@ -198,73 +229,44 @@ def _reader(path: Path) -> Callable[[Path, str], list[_Image]]:
     if not path.is_file():
         raise MissingError(f"no file {path}")
     suffix = path.suffix.lower()
-    if suffix in _TIFF:
+    if suffix in TIFF:
         return _read_tiff
-    if suffix in _HDF5:
+    if suffix in HDF5:
         return _read_hdf5
     if suffix == ".mat":
         return _read_mat
-    raise UsageError(f"{path}: expected a file named {', '.join((*_TIFF, *_HDF5, '.mat'))}")
+    raise UsageError(f"{path}: expected a file named {', '.join((*TIFF, *HDF5, '.mat'))}")
 
 
 def _has(path: Path, key: str) -> bool:
     """Whether an HDF5 or .mat file holds ``key``, in its root or in a group."""
-    if path.suffix.lower() == ".mat" and not h5py.is_hdf5(path):
-        return key in {name for name, *_ in scipy.io.whosmat(path)}
-    with open_hdf5(path) as file:
+    if path.suffix.lower() == ".mat" and not is_hdf5(path):
+        return key in mat_arrays(path)
+    with reading(path, "HDF5 file"), open_hdf5(path) as file:
         return any(key in group for group in (file, *_groups(file).values()))
 
 
 def _read_tiff(path: Path, key: str) -> list[_Image]:
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-            tags = series.keyframe.tags
-            metadata, scale, tie = (
-                tags.valueof(name)
-                for name in ("GDAL_METADATA", "ModelPixelScaleTag", "ModelTiepointTag")
-            )
-            values = series.asarray()
-    except (tifffile.TiffFileError, ValueError, zlib.error) as error:
-        if "imagecodecs" in str(error):
-            raise MissingError(f"{path}: {error}; pip install imagecodecs") from error
-        raise UsageError(f"{path} is truncated or no TIFF file ({error})") from error
-    placed = scale is not None and tie is not None
-    image = _Image(
-        np.squeeze(values),
-        path,
-        band_names=None if metadata is None else _tiff_bands(metadata),
-        origin=(tie[3], tie[4]) if placed else None,
-        pixel=scale[0] if placed else None,
-    )
-    return [image]
-
-
-def _tiff_bands(xml: str) -> tuple[str, ...] | None:
-    """Return the band descriptions GDAL writes, if there are any."""
-    items = {
-        int(item.get("sample", "0")): item.text or ""
-        for item in ElementTree.fromstring(xml).iter("Item")
-        if item.get("role") == "description"
-    }
-    return tuple(items[index] for index in sorted(items)) or None
+    raster = read_geotiff(path)
+    return [_Image(raster.values, path, band_names=raster.band_names, raster=raster)]
 
 
 def _read_hdf5(path: Path, key: str) -> list[_Image]:
-    with open_hdf5(path) as file:
-        if isinstance(file.get(key), h5py.Dataset):
-            return _stack(file[key][:], path, _names(file[key], file))
+    with reading(path, "HDF5 file"), open_hdf5(path) as file:
+        whole = find_array(file, key, path)
+        if whole is not None:
+            return _stack(whole[()], path, _names(whole, file))
         groups = _groups(file)
         images = [
             _Image(
-                group[key][:],
+                _one(array[()], path),
                 path,
                 name,
-                band_names=_names(group[key], group, file),
+                band_names=_names(array, group, file),
                 attributes={name: _text(value) for name, value in group.attrs.items()},
             )
             for name, group in groups.items()
-            if key in group
+            if (array := find_array(group, key, path)) is not None
         ]
         if not images:
             inner = {name for group in groups.values() for name in group}
@@ -273,7 +275,8 @@ def _read_hdf5(path: Path, key: str) -> list[_Image]:
 
 
 def _groups(file: h5py.File) -> dict[str, h5py.Group]:
-    return {name: item for name, item in file.items() if isinstance(item, h5py.Group)}
+    groups = (name for name, shape in list_arrays(file).items() if shape is None)
+    return {name: file[name] for name in groups if file.get(name, getclass=True) is h5py.Group}
 
 
 def _names(*holders: Any) -> tuple[str, ...] | None:
@@ -284,31 +287,32 @@ def _names(*holders: Any) -> tuple[str, ...] | None:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _read_mat(path: Path, key: str) -> list[_Image]:
-    if h5py.is_hdf5(path):  # MATLAB 7.3 keeps arrays with their axes reversed
-        with open_hdf5(path) as file:
-            if not isinstance(file.get(key), h5py.Dataset):
-                raise _no_key(path, key, sorted(file))
-            return [_Image(file[key][:].T, path)]
-    try:
-        content = scipy.io.loadmat(path)
-    except (ValueError, OSError, TypeError) as error:
-        raise UsageError(f"{path} is truncated or no MATLAB file ({error})") from error
-    if key not in content:
-        raise _no_key(path, key, [name for name in content if not name.startswith("__")])
-    return [_Image(content[key], path)]
+    arrays = mat_arrays(path)
+    if key not in arrays:
+        raise _no_key(path, key, sorted(arrays))
+    return [_Image(_one(read_mat(path, key), path), path)]
 
 
 def _stack(values: np.ndarray, path: Path, bands: tuple[str, ...] | None) -> list[_Image]:
     if values.ndim < 4:
-        return [_Image(values, path, band_names=bands)]
+        return [_Image(_one(values, path), path, band_names=bands)]
     return [
-        _Image(np.squeeze(one), path, str(index), band_names=bands)
+        _Image(_one(one, path), path, str(index), band_names=bands)
         for index, one in enumerate(values)
     ]
+
+
+def _one(values: np.ndarray, path: Path) -> np.ndarray:
+    """Return an image of 2 or 3 axes, after checking what it is made of."""
+    if values.dtype.kind not in "uif":
+        raise UsageError(f"{path} holds {values.dtype}; expected numbers")
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise UsageError(f"{path} has shape {values.shape}; expected 2 or 3 axes, none empty")
+    return values
 
 
 def _no_key(path: Path, key: str, found: Sequence[str]) -> UsageError:
