@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.adapters import AdaptedDenoiser, SampledDenoiser, TimePart
+from bench.adapters import SampledDenoiser, TimePart
 from bench.config import SamplerConfig, derive_seed
 from bench.diffusion import Diffusion, sample, sampling_timesteps
 from bench.imaging import Sensor, blend_tiles, tile_starts, upsample
@@ -28,7 +28,7 @@ class DiffusionFusion:
     whole runs of one seed see the same noise; tiles are blended on the final x0.
 
     Args:
-        denoiser: an :class:`AdaptedDenoiser` (NODiff), or a bare backbone.
+        denoiser: a :class:`bench.adapters.SampledDenoiser` (NODiff's is one), or a bare backbone.
         diffusion: the process it was trained on.
         sampler: how to reverse it.
         device: where to run.
@@ -50,16 +50,14 @@ class DiffusionFusion:
         compile: bool = False,
     ):
         self.name = name
-        self.denoiser = denoiser.to(device).eval()
+        self.denoiser = SampledDenoiser.of(denoiser).to(device).eval()
         self.diffusion = diffusion
         self.sampler = sampler
         self.device = torch.device(device)
         self.seed = seed
-        adapted = isinstance(denoiser, AdaptedDenoiser)
-        self._network = self.denoiser if adapted else SampledDenoiser(self.denoiser).eval()
         # At batch 1 a GPU waits for launches; this mode replays a step as one CUDA graph.
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-        self._step = torch.compile(self._network, mode=mode) if compile else self._network
+        self._step = torch.compile(self.denoiser, mode=mode) if compile else self.denoiser
 
     @torch.no_grad()
     def fuse(
@@ -85,11 +83,7 @@ class DiffusionFusion:
         """
         if lms is None:
             lms = upsample(ms, pan.shape[-1] // ms.shape[-1])
-        conditions = [torch.cat([lms, pan], dim=1)]
-        if isinstance(self.denoiser, AdaptedDenoiser):
-            detail, image = self._each(self.denoiser.predictor, pan, lms)
-            conditions = [image, detail]
-        return self._sample(lms, conditions, keys)
+        return self._sample(lms, self._each(self.denoiser.conditions, pan, lms), keys)
 
     @torch.no_grad()
     def restore(
@@ -110,7 +104,7 @@ class DiffusionFusion:
     @torch.no_grad()
     def pseudo_image(self, pan: Tensor, lms: Tensor) -> Tensor:
         """Return U alone, (B, s, H, W): what the auxiliary predictor contributes by itself."""
-        return self._each(self.denoiser.predictor, pan, lms)[1]
+        return self._each(self.denoiser.conditions, pan, lms)[0]
 
     def tile_plan(self, height: int, width: int) -> tuple[int, int, list[tuple[int, int]]]:
         """Return (rows, columns, top left corners) of the windows an image is sampled in.
@@ -129,17 +123,17 @@ class DiffusionFusion:
         return rows, columns, corners
 
     def _fit(self, side: int) -> int:
-        backbone = self._network.backbone
+        backbone = self.denoiser.backbone
         multiple = backbone.size_multiple
         return -(-max(side, backbone.min_size) // multiple) * multiple
 
-    def _each(self, network: nn.Module, *images: Tensor) -> tuple[Tensor, ...]:
-        """Run a network image by image: whole scenes are large."""
+    def _each(self, call: Callable[..., Sequence[Tensor]], *images: Tensor) -> list[Tensor]:
+        """Call image by image: whole scenes are large."""
         outputs = [
-            network(*(x[i : i + 1].to(self.device, torch.float32) for x in images))
+            call(*(x[i : i + 1].to(self.device, torch.float32) for x in images))
             for i in range(len(images[0]))
         ]
-        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+        return [torch.cat(parts) for parts in zip(*outputs, strict=True)]
 
     def _sample(
         self, lms: Tensor, conditions: list[Tensor], keys: Sequence[object] | None
@@ -190,11 +184,11 @@ class DiffusionFusion:
         """Return what the network needs of the time alone, by training timestep."""
         steps = self.sampler.steps, self.sampler.spacing
         visited = sampling_timesteps(self.diffusion.timesteps, *steps)
-        return {t: self._network.time_part(self._time(1, t)) for t in visited}
+        return {t: self.denoiser.time_part(self._time(1, t)) for t in visited}
 
     def _denoise(self, conditions: list[Tensor], time_parts: dict[int, TimePart]) -> Denoise:
         """Fold everything that does not depend on the step, then close over it."""
-        condition = self._network.condition(*conditions)
+        condition = self.denoiser.condition(*conditions)
 
         def denoise(x: Tensor, t: int) -> Tensor:
             return self._step(x, self._time(len(x), t), condition, time_parts[t].expand(len(x)))

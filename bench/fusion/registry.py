@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backbones.registry import Registry, UnknownNameError
+from backbones.names import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +51,7 @@ for _name, _target in {
 
 def list_methods(pattern: str = "*") -> list[str]:
     """Names of registered methods that match a glob."""
-    return fnmatch.filter(FUSION_METHODS.names(), pattern)
+    return FUSION_METHODS.list(pattern)
 
 
 def create_method(name: str, *, bands: int, **config: Any) -> FusionMethod:
@@ -67,9 +66,4 @@ def create_method(name: str, *, bands: int, **config: Any) -> FusionMethod:
         UnknownNameError: unknown ``name`` or config field.
         UsageError: a config value out of its range.
     """
-    cls = FUSION_METHODS.get(name)
-    fields = cls.Config.__dataclass_fields__
-    for key in config:
-        if key not in fields:
-            raise UnknownNameError(f"option of fusion method {name!r}", key, fields)
-    return cls(bands=bands, config=cls.Config(**config))
+    return FUSION_METHODS.create(name, config, bands=bands)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config.errors import UsageError
 
 __all__ = ["SENSOR_NAMES", "Sensor", "get_sensor"]

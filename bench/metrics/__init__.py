@@ -1,12 +1,6 @@
 """Pansharpening metrics, equal to the field's MATLAB reference to 1e-9."""
 
-from bench.config.metric_specs import (
-    CONVENTIONS,
-    METRIC_SPECS,
-    Convention,
-    MetricSpec,
-    get_convention,
-)
+from bench.config.conventions import CONVENTIONS, Convention, get_convention
 from bench.metrics.blocks import hypercomplex_product, q2n, q2n_map, uqi_map
 from bench.metrics.full import full_resolution, hqnr_map
 from bench.metrics.inputs import Scale
@@ -24,6 +18,7 @@ from bench.metrics.pixels import (
     uqi,
 )
 from bench.metrics.reduced import cut_border, reduced_resolution
+from bench.records.metric_specs import METRIC_SPECS, MetricSpec
 
 __all__ = [
     "CONVENTIONS",

@@ -31,7 +31,7 @@ def full_resolution(
 ) -> dict[str, Tensor]:
     """Score fused images without a reference.
 
-    Meaning and source of each metric: ``bench.config.metric_specs``; the papers' D_lambda is
+    Meaning and source of each metric: ``bench.records.metric_specs``; the papers' D_lambda is
     D_lambda_K. No border is cut. As in the reference implementation, a block that is constant
     in both images of a pair makes D_s, HQNR, D_lambda and QNR NaN.
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.config.conventions import Convention, get_convention
 from bench.config.errors import UsageError
-from bench.config.metric_specs import Convention, get_convention
 from bench.imaging import Sensor
 from bench.metrics import pixels
 from bench.metrics.blocks import q2n
@@ -29,7 +29,7 @@ def reduced_resolution(
 ) -> dict[str, Tensor]:
     """Score fused images against references.
 
-    Meaning, unit and source of each metric: ``bench.config.metric_specs``. What the reference
+    Meaning, unit and source of each metric: ``bench.records.metric_specs``. What the reference
     implementation leaves undefined is NaN here too: Q of an image narrower than its box, SSIM of
     one narrower than its window, SAM without a pixel to measure, ERGAS and CC with a band of zeros.
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config.errors import UsageError
 from bench.fusion.classical.base import EPS, ClassicalMethod, Scene, band_mean, band_std, equalise
 from bench.imaging import KERNEL_SIZE, decimate, ms_kernels, mtf_filter, pan_filter, upsample

@@ -1,0 +1,275 @@
+"""What is trained and how it becomes a fusion method: a loop over the stages of a recipe.
+
+Equal identities train once, whoever asks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from bench.config import StageConfig, derive_seed
+from bench.config.progress import Progress
+from bench.measure import FlopReport, Flops
+from bench.training import Checkpoint, Objective, PatchBatches, train
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.data import Dataset
+
+__all__ = [
+    "TRAINING_VERSION",
+    "Fuse",
+    "Part",
+    "Place",
+    "Recipe",
+    "Stage",
+    "Trained",
+    "checkpoints",
+    "discard",
+    "seeded",
+    "train_recipe",
+    "training_flops",
+    "versioned",
+]
+
+_log = logging.getLogger(__name__)
+_VALIDATION_PATCHES = 32
+
+TRAINING_VERSION = 1
+"""Raised whenever the same configuration trains to other numbers; in every identity since 2."""
+
+Fuse = Callable[[str, int, Tensor, Tensor, Tensor], Tensor]
+"""(split, number of the image in it, ms, pan, lms) -> fused; one image, B = 1, unit scale."""
+
+
+Part = Callable[[Tensor, Tensor], Tensor]
+"""(pan, lms) -> image, in unit scale."""
+
+
+class Place(Protocol):
+    """Where and on what networks are trained; nothing here changes a result.
+
+    Attributes:
+        checkpoints: trained weights, shared by all commands.
+        device: where networks run.
+        progress: where progress is shown.
+    """
+
+    checkpoints: Path
+    device: torch.device
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a recipe.
+
+    Attributes:
+        name: in rows, histories and seeds.
+        identity: what decides the weights at its end: an explicit list, as plain data.
+        build: the network of the stage before (None for the first) -> the network to train,
+            initialised from the seed, the network's name and the stage alone.
+        objective: its loss.
+        optimisation: steps, batch, rates.
+        patch: side of a training patch, reference pixels.
+        seed: base seed of the experiment.
+        count: FLOPs of forward and backward of one training step.
+        needs_ms: whether the objective looks at the low-resolution bands themselves.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    build: Callable[[nn.Module | None], nn.Module]
+    objective: Objective
+    optimisation: StageConfig
+    patch: int
+    seed: int
+    count: Callable[[], FlopReport]
+    needs_ms: bool = False
+
+
+class Recipe(Protocol):
+    """How one entrant comes about.
+
+    Attributes:
+        title: one line for people, without the data set.
+        fields: row fields: method, backbone and its version, precision, seed.
+        settings: the whole resolved configuration, nested, as plain data; what has no effect on
+            this entrant is left out.
+    """
+
+    title: str
+    fields: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    def check(self, sizes: Sequence[int] = ()) -> None:
+        """Refuse what could not run, before anything does.
+
+        Raises:
+            UsageError: an impossible option, or a size that the network does not take.
+        """
+        ...
+
+    def stages(self, data: str) -> tuple[Stage, ...]:
+        """Return what is trained, in order, on data of this fingerprint; nothing for some."""
+        ...
+
+    def identity(self, data: str) -> dict[str, Any]:
+        """Return what decides its fused images on data of this fingerprint."""
+        ...
+
+    def fuser(self, network: nn.Module | None, dataset: Dataset, device: torch.device) -> Fuse:
+        """Return the fusion method of a trained network, image by image of a data set."""
+        ...
+
+    def parts(self, network: nn.Module | None, device: torch.device) -> dict[str, Part]:
+        """Return what parts of the network give alone, by what their rows are called."""
+        ...
+
+    def observed(self, network: nn.Module | None) -> dict[str, nn.Module]:
+        """Return modules whose last output is worth a picture, by name, first to last."""
+        ...
+
+    def costs(self, network: nn.Module | None) -> dict[str, float]:
+        """Return what is counted of the network: cost metrics by name, in their units."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """Return what building its network takes, as plain data for ``config.json``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of training.
+
+    Attributes:
+        network: of the last stage, on the CPU, averaged weights, in evaluation mode; None where a
+            recipe has no stages.
+        histories: :class:`bench.training.History` as plain data, by stage name.
+    """
+
+    network: nn.Module | None
+    histories: dict[str, dict[str, Any]]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time inside optimiser steps, all stages."""
+        return sum(history["seconds"] for history in self.histories.values())
+
+
+def versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the training version to an identity, once it is no longer the first."""
+    return {**identity, **({"training": TRAINING_VERSION} if TRAINING_VERSION > 1 else {})}
+
+
+def seeded(build: Callable[[], nn.Module], seed: int, *parts: Any) -> nn.Module:
+    """Build with initial weights that depend on the seed and these named parts alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "init", *parts))
+        return build()
+
+
+def checkpoints(recipe: Recipe, data: str, root: Path) -> dict[str, Checkpoint]:
+    """Return the checkpoint of every stage by name, in order, trained yet or not."""
+    return {stage.name: Checkpoint(root, dict(stage.identity)) for stage in recipe.stages(data)}
+
+
+def training_flops(recipe: Recipe) -> Flops:
+    """FLOPs of a whole training: every optimiser step of every stage."""
+    counts = [(stage.optimisation.steps, stage.count()) for stage in recipe.stages("")]
+    return Flops(
+        *(sum(n * getattr(report, reading) for n, report in counts) for reading in Flops._fields)
+    )
+
+
+def train_recipe(recipe: Recipe, dataset: Dataset, place: Place) -> Trained:
+    """Train the stages of a recipe, or load those that an equal identity has trained.
+
+    A stage is shared by every recipe that agrees on it. Processes that want the same training wait
+    for the one that does it.
+    """
+    network, histories = None, {}
+    for stage in recipe.stages(dataset.fingerprint):
+        network = stage.build(network)
+        checkpoint = Checkpoint(place.checkpoints, dict(stage.identity))
+        place.checkpoints.mkdir(parents=True, exist_ok=True)
+        name = f"{recipe.title} {stage.name}"
+        with _held(checkpoint, name):
+            if checkpoint.done:
+                _log.info("%s is trained already", name)
+                checkpoint.load_into(network)
+            else:
+                _train(stage, dataset, place, network, checkpoint, name)
+        histories[stage.name] = checkpoint.history()
+    return Trained(None if network is None else network.cpu().eval(), histories)
+
+
+def discard(recipe: Recipe, data: str, root: Path) -> None:
+    """Drop the weights of every stage, so that they are trained anew."""
+    for checkpoint in checkpoints(recipe, data, root).values():
+        with _held(checkpoint, recipe.title):
+            checkpoint.discard(locked=True)
+
+
+@contextmanager
+def _held(checkpoint: Checkpoint, name: str) -> Iterator[None]:
+    checkpoint.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(checkpoint.lock)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        _log.info("waiting for another process to train %s", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train(
+    stage: Stage,
+    dataset: Dataset,
+    place: Place,
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    name: str,
+) -> None:
+    def batches(split_name: str, batch: int, seed: int) -> PatchBatches:
+        split = dataset.split(split_name)
+        return PatchBatches(
+            split.gt, split.lms, split.pan, ms=split.ms if stage.needs_ms else None,
+            patch=stage.patch, batch=batch, seed=seed,
+        )  # fmt: skip
+
+    seed = derive_seed(stage.seed, "training", dataset.fingerprint, stage.name)
+    held_out = min(_VALIDATION_PATCHES, len(dataset.split("valid")))
+    validation = batches("valid", held_out, seed)(0)
+
+    @torch.no_grad()
+    def validate(module: nn.Module) -> float:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "validation"))
+        return stage.objective(module, validation.to(place.device), generator).item()
+
+    train(
+        network,
+        stage.objective,
+        batches("train", stage.optimisation.batch, seed),
+        stage.optimisation,
+        seed=seed,
+        checkpoint=checkpoint,
+        device=place.device,
+        validate=validate,
+        progress=place.progress,
+        name=name,
+    )

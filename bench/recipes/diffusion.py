@@ -1,0 +1,339 @@
+"""Denoisers that fuse by reverse diffusion: NODiff's two stages, joint, and the bare denoiser.
+
+``two_stage``: stage I trains the backbone conditioned on the reference, stage II the adapters
+around it, frozen. ``joint``: stage II's network from scratch, for the steps of both stages.
+``one_stage``: the backbone alone, conditioned on [upsampled MS, PAN].
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.layers.spectral import SpectralConv2d, choose_form
+from backbones.registry import BACKBONES, module_of
+from bench.adapters import AdaptedDenoiser
+from bench.config import (
+    BenchError,
+    ExperimentConfig,
+    StageConfig,
+    UsageError,
+    as_plain,
+    historic_values,
+)
+from bench.diffusion import Diffusion
+from bench.fusion.diffusion import DiffusionFusion
+from bench.measure import FlopReport, count_flops, count_parameters
+from bench.recipes.base import Fuse, Part, Stage, seeded, versioned
+from bench.recipes.scales import resolved_options, resolved_scale
+from bench.training import AdaptedObjective, Objective, PlainObjective
+
+if TYPE_CHECKING:
+    from bench.data import Dataset
+
+__all__ = ["DiffusionRecipe"]
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """A denoiser, from one frozen experiment.
+
+    Attributes:
+        config: the experiment.
+        bands: s, spectral bands.
+        labels: what else its rows are called by, e.g. the preset.
+    """
+
+    config: ExperimentConfig
+    bands: int
+    labels: Mapping[str, Any] | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is the backbone alone, which sees the inputs themselves."""
+        return self.config.scheme == "one_stage"
+
+    @property
+    def cond_channels(self) -> int:
+        """K: the image's bands, or those of the pair [upsampled MS, PAN]."""
+        return self.bands + self.bare
+
+    @cached_property
+    def title(self) -> str:
+        options = [f"{key}={value}" for key, value in self.config.backbone_options.items()]
+        return " ".join([self.config.backbone, *options, f"seed {self.config.seed}"])
+
+    @cached_property
+    def options(self) -> Any:
+        """The backbone's own config, scale and options resolved."""
+        return resolved_options(self.config)
+
+    @property
+    def scale(self) -> str:
+        """The scale its backbone has, or that it has none."""
+        return resolved_scale(self.config)
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        return {
+            "method": "diffusion" if self.bare else "nodiff",
+            "backbone": self.config.backbone,
+            "backbone_version": BACKBONES.get(self.config.backbone).version,
+            "precision": "float32",
+            "seed": self.config.seed,
+        }
+
+    @cached_property
+    def network_settings(self) -> dict[str, Any]:
+        """The part of the settings that decides what a network costs to run."""
+        config = self.config
+        parts = {"backbone": self.options, "scheme": config.scheme, "sampler": config.sampler}
+        if not self.bare:
+            parts["adapters"] = config.adapters
+        if module := module_of(config.backbone):
+            parts["module"] = module["digest"]
+        labels = {**(self.labels or {}), "scale": self.scale}
+        historic = {"historic": found} if (found := self._historic()) else {}
+        return as_plain(parts) | labels | historic
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        stages = {stage.name: stage.optimisation for stage in self.stages("")}
+        parts = {"diffusion": self.config.diffusion, "patch": self.config.patch, **stages}
+        return self.network_settings | as_plain(versioned(parts))
+
+    def _historic(self) -> dict[str, Any]:
+        """Return what settings added later were before, by dotted name, for rows without them."""
+        groups = {name: getattr(self.config, name) for name in ("diffusion", "adapters", "sampler")}
+        groups |= {"backbone": self.options, "stage1": self.config.stage1}
+        return {
+            f"{group}.{name}": as_plain(value)
+            for group, config in groups.items()
+            for name, value in historic_values(config).items()
+        }
+
+    def check(self, sizes: Sequence[int] = ()) -> None:
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of weights without elements; the size is said
+                backbone = self.backbone()
+        except BenchError:
+            raise
+        except Exception as error:  # a user's own network may raise anything
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(f"backbone {self.config.backbone!r}: {reason}") from error
+        sides = [("patch", self.config.patch), ("sampler.tile", self.config.sampler.tile)]
+        for what, side in [*sides, *(("size", size) for size in sizes)]:
+            if side is not None and (side < backbone.min_size or side % backbone.size_multiple):
+                options = ", ".join(f"{k}={v}" for k, v in self.config.backbone_options.items())
+                raise UsageError(
+                    f"{what} = {side}: backbone {self.config.backbone!r} ({options or self.scale}) "
+                    f"needs at least {backbone.min_size} pixels, in multiples of "
+                    f"{backbone.size_multiple}"
+                )
+
+    # Networks
+
+    def backbone(self) -> nn.Module:
+        """Build the bare backbone, untrained."""
+        cls = BACKBONES.get(self.config.backbone)
+        return cls(bands=self.bands, cond_channels=self.cond_channels, config=self.options)
+
+    def network(self) -> nn.Module:
+        """Build the network that samples, untrained: the last stage's."""
+        if self.bare:
+            return self.backbone()
+        return AdaptedDenoiser(
+            self.backbone(),
+            self.config.adapters,
+            gain=self.config.diffusion.residual_scale,
+            freeze=self.config.scheme == "two_stage",
+        )
+
+    def plain_objective(self) -> Objective:
+        """Return the loss of the bare backbone."""
+        diffusion = Diffusion(self.config.diffusion)
+        return PlainObjective(diffusion, "inputs" if self.bare else "reference")
+
+    def adapted_objective(self) -> Objective:
+        """Return the loss of the adapted network."""
+        diffusion = Diffusion(self.config.diffusion)
+        return AdaptedObjective(diffusion, self.config.adapters.predictor_loss)
+
+    # Stages
+
+    def stages(self, data: str) -> tuple[Stage, ...]:
+        config = self.config
+        if self.bare:
+            return (self._plain_stage("one_stage", data),)
+        optimisation = config.stage2
+        if config.scheme == "joint":
+            steps = config.stage1.steps + config.stage2.steps
+            optimisation = replace(config.stage2, steps=steps)
+            base = {"extra_steps": config.stage1.steps}
+            return (self._adapted_stage(base, optimisation, data),)
+        prior = self._plain_stage("conditioned_on_reference", data)
+        base = {k: v for k, v in prior.identity.items() if k != "backbone_version"}
+        return prior, self._adapted_stage(base, optimisation, data)
+
+    def identity(self, data: str) -> dict[str, Any]:
+        sampler = as_plain(self.config.sampler, identity=True)
+        del sampler["batch"]  # without effect
+        return {"training": self.stages(data)[-1].identity, "sampler": sampler}
+
+    def _stage(self, name: str, identity: Mapping[str, Any], data: str, **parts: Any) -> Stage:
+        config = self.config
+        module = module_of(config.backbone)
+        own = {
+            "backbone_version": self.fields["backbone_version"],
+            "data": data,
+            "backbone": config.backbone,
+            "backbone_options": self.options,
+            "diffusion": config.diffusion,
+            "patch": config.patch,
+            "seed": config.seed,
+            **({"module": module["digest"]} if module else {}),
+        }
+        identity = as_plain(versioned({**own, **identity}), identity=True)
+        return Stage(name, identity, patch=config.patch, seed=config.seed, **parts)
+
+    def _plain_stage(self, kind: str, data: str) -> Stage:
+        stage1 = self.config.stage1
+        return self._stage(
+            "stage1",
+            {"stage": kind, "optimisation": stage1},
+            data,
+            build=lambda _before: self._seeded(self.backbone, "stage1"),
+            objective=self.plain_objective(),
+            optimisation=stage1,
+            count=partial(self.count_step, "train_step", self.config.patch, stage1.batch),
+        )
+
+    def _adapted_stage(
+        self, base: Mapping[str, Any], optimisation: StageConfig, data: str
+    ) -> Stage:
+        config = self.config
+
+        def build(before: nn.Module | None) -> nn.Module:
+            network = self._seeded(self.network, "stage2")
+            if before is not None:
+                network.backbone.load_state_dict(before.state_dict())
+            return network
+
+        return self._stage(
+            "stage2",
+            # The steps of joint training are those of stage II, and "extra_steps".
+            {"stage": config.scheme, "base": base, "adapters": config.adapters,
+             "optimisation": config.stage2},
+            data,
+            build=build,
+            objective=self.adapted_objective(),
+            optimisation=optimisation,
+            count=partial(self.count_step, "adapt_step", config.patch, optimisation.batch),
+        )  # fmt: skip
+
+    def _seeded(self, build: Any, stage: str) -> nn.Module:
+        return seeded(build, self.config.seed, self.config.backbone, stage)
+
+    # FLOPs
+
+    def meta_network(self, adapted: bool, side: int, device: torch.device | str) -> nn.Module:
+        """Build on the meta device; spectral layers run as they would on ``device``."""
+        with torch.device("meta"):
+            network = self.network() if adapted else self.backbone()
+        for layer in network.modules():
+            if isinstance(layer, SpectralConv2d) and layer.form == "auto":
+                layer.form = choose_form(side, side, layer.modes, torch.device(device))
+        return network
+
+    def count_step(
+        self, work: str, side: int, batch: int, device: torch.device | str = "cpu"
+    ) -> FlopReport:
+        """Count the FLOPs of one ``forward``, ``train_step`` (bare) or ``adapt_step``.
+
+        Loss, clipping, optimiser and averaging are elementwise: free by the counter's convention.
+
+        Args:
+            work: which.
+            side: H = W, PAN pixels.
+            batch: images at once.
+            device: where it would run: spectral layers choose their executed form by it.
+        """
+        network = self.meta_network(work == "adapt_step", side, device)
+        x, pan, cond = (
+            torch.empty(batch, channels, side, side, device="meta")
+            for channels in (self.bands, 1, self.cond_channels)
+        )
+        time = torch.empty(batch, device="meta")
+        if work == "adapt_step":
+            return count_flops(_adapted_output, network, x, time, pan, x, backward=True)
+        return count_flops(network, x, time, cond, backward=work == "train_step")
+
+    # Fusion
+
+    def fusion(
+        self, network: nn.Module, device: torch.device | str = "cpu", *, compile: bool = False
+    ) -> DiffusionFusion:
+        """Return a trained network as a fusion method."""
+        config = self.config
+        return DiffusionFusion(
+            network,
+            Diffusion(config.diffusion),
+            config.sampler,
+            device=device,
+            seed=config.seed,
+            name=self.fields["method"],
+            compile=compile,
+        )
+
+    def fuser(self, network: nn.Module, dataset: Dataset, device: torch.device) -> Fuse:
+        fusion = self.fusion(network, device)
+
+        def fuse(split: str, number: int, ms: Tensor, pan: Tensor, lms: Tensor) -> Tensor:
+            keys = [(dataset.fingerprint, split, number)]
+            return fusion.fuse(ms, pan, dataset.sensor, lms, keys=keys)
+
+        return fuse
+
+    def parts(self, network: nn.Module, device: torch.device) -> dict[str, Part]:
+        """``pseudo_sr`` is U, what the auxiliary predictor gives before any diffusion."""
+        return {} if self.bare else {"pseudo_sr": self.fusion(network, device).pseudo_image}
+
+    def observed(self, network: nn.Module) -> dict[str, nn.Module]:
+        """What enters every guided block (figures 7 and 9 of the paper)."""
+        return dict(getattr(network, "guidance", None) or {})
+
+    def costs(self, network: nn.Module) -> dict[str, float]:
+        with torch.device("meta"):
+            own = count_parameters(self.backbone())
+        forward = self.count_step("forward", self.config.patch, 1)
+        return {
+            "params": own / 1e6,
+            "params_added": (count_parameters(network) - own) / 1e6,
+            "flops_forward": forward.canonical / 1e9,
+        }
+
+    def described(self) -> dict[str, Any]:
+        """Return what building its network takes, for ``config.json``."""
+        experiment = replace(self.config, backbone_options=vars(self.options))
+        return {
+            "recipe": "diffusion",
+            "experiment": as_plain(experiment),
+            "bands": self.bands,
+            "cond_channels": self.cond_channels,
+            "module": module_of(self.config.backbone),
+        }
+
+
+def _adapted_output(
+    network: AdaptedDenoiser, x: Tensor, time: Tensor, pan: Tensor, lms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the loss of stage II looks at."""
+    image, detail = network.conditions(pan, lms)
+    return network(x, time, network.condition(image, detail)), image
