@@ -1,0 +1,127 @@
+"""From the flags of a command to what its cells work with; the same for every study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backbones import load_backbone_module
+from backbones.registry import BACKBONES
+from bench.config import (
+    ExperimentConfig,
+    MissingError,
+    RunFlags,
+    UsageError,
+    apply_overrides,
+    experiment_preset,
+    preset_seeds,
+    results_home,
+)
+from bench.config.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.data import Dataset
+
+__all__ = ["Desk", "load_backbone_file", "resolve_device"]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where and on what the cells of a command run; nothing here changes a result.
+
+    Attributes:
+        flags: of the command.
+        study: its name.
+    """
+
+    flags: RunFlags
+    study: str
+
+    @cached_property
+    def folder(self) -> Path:
+        """``--out``, or the folder the same flags always lead to."""
+        if self.flags.out is not None:
+            return self.flags.out
+        name = getattr(self.flags, "dataset", None)
+        parts = [] if name is None else [Path(name).name or "dataset"]
+        return results_home() / "runs" / self.study / "-".join([*parts, self.flags.preset])
+
+    @cached_property
+    def checkpoints(self) -> Path:
+        """Trained weights, shared by all commands."""
+        return results_home() / "runs" / "checkpoints"
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        return resolve_device(self.flags.device)
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Where progress is shown."""
+        return Progress(quiet=self.flags.quiet)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set of the flags, opened when it is first asked for."""
+        from bench.data import load_dataset
+
+        return load_dataset(self.flags.dataset, sensor=self.flags.sensor)
+
+    def experiments(self, **changes: Any) -> list[ExperimentConfig]:
+        """Return one experiment for every backbone and seed of the flags, overrides applied.
+
+        Args:
+            **changes: fields that the command sets in a way of its own.
+        """
+        experiments = [
+            replace(experiment_preset(self.flags.preset, backbone), dataset=self.flags.dataset)
+            for backbone in self.backbones
+        ]
+        return [
+            replace(apply_overrides(config, self.flags.override), **changes, seed=seed)
+            for config in experiments
+            for seed in self.flags.seed or preset_seeds(self.flags.preset)
+        ]
+
+    @cached_property
+    def backbones(self) -> list[str]:
+        """Names of the backbones that the flags ask for, those of a user's file registered."""
+        if self.flags.backbone_module is not None:
+            load_backbone_file(self.flags.backbone_module)
+        return BACKBONES.match(self.flags.backbone)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device that is there.
+
+    Raises:
+        MissingError: a device this machine does not have.
+        UsageError: not a device.
+    """
+    import torch
+
+    from bench.measure import measured_device
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return measured_device(name)
+
+
+def load_backbone_file(path: Path) -> None:
+    """Register the backbones of a user's file.
+
+    Raises:
+        MissingError: no such file.
+        UsageError: it registers no backbone, or one under a taken name.
+    """
+    try:
+        load_backbone_module(path)
+    except FileNotFoundError as error:
+        raise MissingError(str(error)) from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error

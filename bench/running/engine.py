@@ -1,0 +1,295 @@
+"""Run the cells of a grid: skip what is done, claim, execute, record; failures are rows too."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from filelock import FileLock, ReadWriteLock, Timeout
+
+from bench.config import BenchError, ExitCode, as_plain
+from bench.config.cli import prepare_process
+from bench.measure import commit, is_out_of_memory, machine, versions
+from bench.records import Row, RunFolder
+from bench.running.cells import Cell
+from bench.running.planning import print_plan
+from bench.training import DivergedError
+
+__all__ = ["run_cells"]
+
+_log = logging.getLogger(__name__)
+
+Recreate = Callable[[], Sequence[Cell]]
+_FRESH = 2
+"""Cells at once of those that only wait for a fresh process: two do not see each other's memory."""
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    protocol: str,
+    version: int,
+    config: Mapping[str, Any],
+    force: bool = False,
+    retrain: bool = False,
+    jobs: int = 1,
+    recreate: Recreate | None = None,
+    dry_run: bool = False,
+) -> ExitCode:
+    """Run every cell that is not done yet; rows are on disk as soon as their cell ends.
+
+    Several processes may run the same command at once: each takes cells no other has claimed, and
+    waits at the end for those that another one still works on.
+
+    Args:
+        cells: the grid; cells with one id are one cell.
+        folder: the run folder.
+        protocol: name of the study.
+        version: its version; raised whenever its numbers change.
+        config: the settings of the command, for ``run.json``.
+        force: run finished cells again; their newer rows replace the older.
+        retrain: with it, drop first what the cells would use again.
+        jobs: cells at once, each in a process of its own.
+        recreate: makes the cells again, in such a process; needed for more than one job.
+        dry_run: print the cells on standard output and stop.
+
+    Returns:
+        OK, or SOME_FAILED when a cell of the grid has no good rows.
+    """
+    cells = list({cell.cell_id: cell for cell in cells}.values())
+    force = force or retrain
+    run = _Run(folder, protocol, version, force)
+    todo = [cell for cell in cells if not run.done(cell)]
+    if dry_run:
+        print_plan(cells, {cell.cell_id for cell in todo})
+        return ExitCode.OK
+    if len(todo) < len(cells):
+        _log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
+    if todo:
+        run.id = run.folder.begin(sys.argv, as_plain(config), machine(), versions(), commit())
+        status = "error"
+        try:
+            if retrain:
+                for cell in todo:
+                    if cell.forget is not None:
+                        cell.forget()
+            if jobs > 1 and recreate is not None:
+                _beside_each_other(jobs, recreate, run, [cell.cell_id for cell in todo])
+            run.all(todo)
+            status = "ok"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            with suppress(OSError):  # the disk is full: what ended the run says so
+                run.folder.end(run.id, status)
+    return run.outcome(cells)
+
+
+class _Run:
+    """One command at work on one folder."""
+
+    def __init__(self, folder: Path, protocol: str, version: int, force: bool, run_id: str = ""):
+        self.folder = RunFolder(folder)
+        self.id = run_id
+        self._protocol, self._version, self._force = protocol, version, force
+        self._stopped = False
+
+    def done(self, cell: Cell) -> bool:
+        """Tell whether a cell needs no work: in a forced run, whether this run has done it."""
+        if cell.cell_id not in self.folder.finished():
+            return False
+        mine = not self._force or any(row.run_id == self.id for row in self._rows(cell))
+        return mine and (cell.stands is None or cell.stands())
+
+    def _rows(self, cell: Cell) -> list[Row]:
+        return [row for row in self.folder.latest() if row.cell_id == cell.cell_id]
+
+    def all(self, cells: Sequence[Cell]) -> None:
+        """Run cells in their order, then look again at those that another process had."""
+        left = [cell for cell in cells if not self.done(cell)]
+        held: list[Cell] = []
+        for in_threads, group in groupby(left, lambda cell: cell.company == "threads"):
+            if in_threads:
+                held += self._in_threads(list(group))
+            else:
+                held += [cell for cell in group if not self.take(cell)]
+        for cell in held:
+            if not self.done(cell):
+                self.take(cell, wait=True)
+
+    def _in_threads(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Run cells that wait for fresh processes, some at once; return those others hold."""
+        pool = ThreadPoolExecutor(min(_FRESH, os.cpu_count() or 1))
+        try:
+            taken = list(pool.map(self.take, cells))
+        except BaseException:  # Ctrl-C: the fresh processes are not in its process group
+            self._stopped = True  # what they leave when they are killed is no result
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in psutil.Process().children():
+                child.kill()
+            raise
+        pool.shutdown()
+        for cell in cells if len(cells) > 1 else ():
+            # It may have been for want of what the other one held.
+            if any(row.status == "oom" and row.run_id == self.id for row in self._rows(cell)):
+                self.take(cell, again=True)
+        return [cell for cell, mine in zip(cells, taken, strict=True) if not mine]
+
+    def take(self, cell: Cell, *, wait: bool = False, again: bool = False) -> bool:
+        """Claim, execute and record a cell; False when another process holds it.
+
+        Args:
+            cell: to run, unless it turns out to be done.
+            wait: for the other process to be done with it.
+            again: also where it is done.
+        """
+        with self.folder.claim(cell.cell_id) as mine:
+            if mine:
+                self._settle(cell, again)
+                return True
+        if not wait:
+            _log.info("%s: another process has it", cell.title)
+            return False
+        _log.info("waiting for another process to finish: %s", cell.title)
+        with self.folder.claim(cell.cell_id, wait=True):
+            self._settle(cell, again)
+        return True
+
+    def _settle(self, cell: Cell, again: bool) -> None:
+        # Another process may have finished it since this one looked.
+        if again or not self.done(cell):
+            with self._company(cell):
+                _log.info("%s", cell.title)
+                rows = self._execute(cell)
+            if self._stopped:
+                raise KeyboardInterrupt
+            self.folder.append(rows, cell.config)
+
+    @contextmanager
+    def _company(self, cell: Cell) -> Iterator[None]:
+        """Keep the company that a cell can bear, among the processes of ours.
+
+        What measures time has the folder to itself, and no two of them run on one machine.
+        """
+        folder = ReadWriteLock(self.folder.locks / "company.db", is_singleton=False)
+        with ExitStack() as stack:
+            stack.callback(folder.close)
+            if cell.company != "none":
+                stack.enter_context(_waited(folder.read_lock, f"{cell.title}: a timing is on"))
+            else:
+                why = f"{cell.title}: it must be alone, and other cells are at work"
+                stack.enter_context(_waited(folder.write_lock, why))
+                user = getattr(os, "getuid", lambda: "user")()
+                machine_wide = Path(tempfile.gettempdir()) / f"nodiff-bench-timing-{user}.lock"
+                stack.enter_context(_waited(FileLock(machine_wide).acquire, why))
+            yield
+
+    def _execute(self, cell: Cell) -> list[Row]:
+        context = cell.context(self.folder.path, self.id, self._protocol, self._version)
+        began = time.perf_counter()
+        try:
+            rows = list(cell.execute(context))
+        except Exception as error:  # a cell's failure is a row; the other cells go on
+            status, reason = "error", _first_line(error)
+            if is_out_of_memory(error):
+                status = "oom"
+            elif isinstance(error, DivergedError):
+                status = "diverged"
+            elif isinstance(error, OSError) and not isinstance(error, BenchError):
+                raise  # disk full, read-only: no cell's fault, and its row could not be written
+            elif not isinstance(error, BenchError):
+                _log.exception("%s failed", cell.title)
+                reason = f"{type(error).__name__}: {reason}"
+            rows = [context.row(status=status, reason=reason)]
+        seconds = time.perf_counter() - began
+        for row in rows:
+            if row.status != "ok":
+                _log.warning("%s: %s (%s)", cell.title, row.status, row.reason)
+        return [replace(row, wall_s=seconds) if row.wall_s is None else row for row in rows]
+
+    def outcome(self, cells: Sequence[Cell]) -> ExitCode:
+        ids = {cell.cell_id for cell in cells}
+        rows = [row for row in self.folder.latest() if row.cell_id in ids]
+        good = {row.cell_id for row in rows if row.status == "ok"}
+        bad = {row.cell_id for row in rows if row.status not in ("ok", "skip")}
+        return ExitCode.OK if ids <= good and not bad else ExitCode.SOME_FAILED
+
+
+@contextmanager
+def _waited(acquire: Callable[..., Any], why: str) -> Iterator[None]:
+    """Hold a lock; say what is waited for, where that takes more than a moment."""
+    try:
+        lock = acquire(timeout=1)
+        lock.__enter__()
+    except Timeout:
+        _log.info("waiting: %s", why)
+        lock = acquire(timeout=-1)
+        lock.__enter__()
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _beside_each_other(jobs: int, recreate: Recreate, run: _Run, todo: Sequence[str]) -> None:
+    """Run what can be run beside other work in ``jobs`` fresh processes, and wait for them.
+
+    What they leave, be it that one was killed, is for the caller.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pools
+    quiet = not _log.isEnabledFor(logging.INFO)
+    workers = [
+        context.Process(target=_work, args=(recreate, run, todo, threads, quiet, start))
+        for start in range(jobs)
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    except BaseException:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+        raise
+    for worker in workers:
+        if worker.exitcode:
+            _log.warning(
+                "a job ended with exit code %d; what it left is done here", worker.exitcode
+            )
+
+
+def _work(
+    recreate: Recreate, run: _Run, todo: Sequence[str], threads: int, quiet: bool, start: int
+) -> None:
+    """What a fresh process does: take what nobody has, from its own place in the list on."""
+    prepare_process(quiet)
+    torch.set_num_threads(threads)
+    try:
+        cells = {cell.cell_id: cell for cell in recreate()}
+        mine = [cells[name] for name in todo if cells[name].company != "none"]
+        for cell in [*mine[start:], *mine[:start]]:
+            if not run.done(cell):
+                run.take(cell)
+    except KeyboardInterrupt:  # said by the process that started this one
+        sys.exit(ExitCode.INTERRUPTED)
