@@ -1,0 +1,1 @@
+"""What one unit of work measures: accuracy, training, counts, memory, time, ceilings."""

@@ -1,0 +1,270 @@
+"""Accuracy: take or train what a recipe needs, fuse the test sets, measure every index."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.cells.rows import Failure, artefact, failure, measured, missing
+from bench.cells.training import (
+    patch_seconds,
+    recipe_fields,
+    recipe_settings,
+    trained_rows,
+    training_seconds,
+)
+from bench.config import EvaluationConfig, as_plain
+from bench.data import Dataset, Split
+from bench.imaging import Sensor
+from bench.metrics import full_resolution, reduced_resolution
+from bench.recipes import Recipe, discard, train_recipe
+from bench.recipes.base import Fuse
+from bench.records import Row
+from bench.running import Cell, Context, Desk
+
+__all__ = ["METRICS_VERSION", "accuracy_cell", "images_cell"]
+
+_log = logging.getLogger(__name__)
+_REDUCED = ("PSNR", "SAM", "ERGAS", "Q2n", "SCC", "SSIM", "Q", "CC", "RMSE")
+_FULL = ("D_lambda_K", "D_s", "HQNR")
+METRICS_VERSION = 1
+
+
+def accuracy_cell(
+    recipe: Recipe, dataset: Dataset, desk: Desk, evaluation: EvaluationConfig
+) -> Cell:
+    """Return the cell that trains a recipe, where there is anything to train, and evaluates it.
+
+    Args:
+        recipe: what to evaluate.
+        dataset: already opened.
+        desk: where and on what.
+        evaluation: what to measure.
+    """
+
+    def execute(context: Context) -> list[Row]:
+        trained = train_recipe(recipe, dataset, desk)
+        network = None if trained.network is None else trained.network.to(desk.device)
+        fuse = recipe.fuser(network, dataset, desk.device)
+        rows = trained_rows(context, recipe, dataset, trained, desk)
+        rows += _evaluated(context, fuse, dataset, evaluation)
+        split = (
+            _head(dataset.split("reduced"), evaluation.images)
+            if "reduced" in dataset.splits
+            else None
+        )
+        for name, part in recipe.parts(network, desk.device).items() if split else ():
+            image = part(split.pan, split.lms).to(split.gt).clamp(0, 1)
+            rows += _index_rows(context, image, split, dataset, "reduced", evaluation, method=name)
+        if split and (observed := recipe.observed(network)):
+            rows.append(_features(context, observed, fuse, split, recipe, dataset))
+        return rows
+
+    return Cell(
+        title=f"{recipe.title} on {dataset.name}",
+        identity={
+            **recipe.identity(dataset.fingerprint),
+            "evaluation": evaluation,
+            "metrics_version": METRICS_VERSION,
+        },
+        fields=recipe_fields(recipe, dataset),
+        config={**recipe_settings(recipe, dataset), **_measuring(evaluation)},
+        execute=execute,
+        estimate=partial(_seconds, recipe, dataset, desk, evaluation),
+        forget=partial(discard, recipe, dataset.fingerprint, desk.checkpoints),
+    )
+
+
+def images_cell(
+    label: str, split: str, images: Tensor, dataset: Dataset, evaluation: EvaluationConfig
+) -> Cell:
+    """Return the cell that measures images fused elsewhere.
+
+    Args:
+        label: stands in the rows as the method.
+        split: reduced or full; what the images are to be measured against.
+        images: (N, C, H, W), float32 unit scale, in the order of the split; of more images than
+            ``evaluation.images`` the first count.
+        dataset: already opened.
+        evaluation: what to measure.
+    """
+    digest = hashlib.sha256(images.contiguous().numpy()).hexdigest()
+
+    def execute(context: Context) -> list[Row]:
+        part = _head(dataset.split(split), evaluation.images)
+        fused = images[: len(part)]
+        return [
+            *_index_rows(context, fused, part, dataset, split, evaluation),
+            _picture(context, fused, part, split, dataset.sensor),
+        ]
+
+    return Cell(
+        title=f"{label} ({split}) on {dataset.name}",
+        identity={
+            "images": digest,
+            "method": label,
+            "split": split,
+            "data": dataset.fingerprint,
+            "evaluation": evaluation,
+            "metrics_version": METRICS_VERSION,
+        },
+        fields={"method": label, "dataset": dataset.name, "sensor": dataset.sensor.name},
+        config={
+            "images": digest[:12],
+            "data": {"fingerprint": dataset.fingerprint, "notes": list(dataset.notes)},
+            **_measuring(evaluation),
+        },
+        execute=execute,
+    )
+
+
+def _measuring(evaluation: EvaluationConfig) -> dict[str, Any]:
+    return {"evaluation": as_plain(evaluation), "metrics_version": METRICS_VERSION}
+
+
+def _evaluated(
+    context: Context, fuse: Fuse, dataset: Dataset, evaluation: EvaluationConfig
+) -> list[Row]:
+    """Fuse the test sets there are, image by image, and measure them."""
+    rows = []
+    for name in ("reduced", "full") if evaluation.full_resolution else ("reduced",):
+        if name not in dataset.splits:
+            continue
+        split = _head(dataset.split(name), evaluation.images)
+        fused, seconds = _fused(partial(fuse, name), split)
+        rows += _index_rows(context, fused, split, dataset, name, evaluation)
+        rows.append(
+            measured(context, "latency_image", samples=seconds, split=name, kind="cost", batch=1)
+        )
+        rows.append(_picture(context, fused, split, name, dataset.sensor))
+    return rows
+
+
+def _fused(
+    fuse: Callable[[int, Tensor, Tensor, Tensor], Tensor], split: Split
+) -> tuple[Tensor, list[float]]:
+    """Fuse every image; one that cannot be is not a number, and costs the others nothing."""
+    images, seconds, errors = [], [], []
+    for i in range(len(split)):
+        one = slice(i, i + 1)
+        began = time.perf_counter()
+        try:
+            images.append(fuse(i, split.ms[one], split.pan[one], split.lms[one]))
+        except Exception as error:
+            if failure(error).status == "oom":
+                raise
+            errors.append(error)
+            _log.warning("image %d of %s: %s", i, split.name, error)
+            images.append(torch.full_like(split.lms[one], torch.nan))
+        seconds.append(time.perf_counter() - began)
+    if len(errors) == len(split):
+        raise errors[0]
+    return torch.cat(images), seconds
+
+
+def _index_rows(
+    context: Context,
+    fused: Tensor,
+    split: Split,
+    dataset: Dataset,
+    name: str,
+    evaluation: EvaluationConfig,
+    **fields: Any,
+) -> list[Row]:
+    """Return a row per index; fused images that are not finite have no value, the others theirs."""
+    wanted = _REDUCED if name == "reduced" else _FULL
+    fields = {"split": name, "size": split.pan.shape[-1], **fields}
+    sound = torch.isfinite(fused).flatten(1).all(1)
+    if not sound.all():
+        lost = int((~sound).sum())
+        reason = f"{lost} of {len(fused)} fused images have values that are not finite"
+        if not sound.any():
+            why = Failure("diverged", reason)
+            return [missing(context, metric, why, **fields) for metric in wanted]
+        fields["reason"] = reason
+    common = {"sensor": dataset.sensor, "ratio": dataset.ratio, "scale": "unit"}
+    fused, ms, pan, lms = (images[sound] for images in (fused, split.ms, split.pan, split.lms))
+    if name == "reduced":
+        convention = evaluation.convention
+        values = reduced_resolution(split.gt[sound], fused, convention=convention, **common)
+    else:
+        values = full_resolution(fused, ms, pan, lms=lms, **common)
+    rows = []
+    for metric in wanted:
+        samples = np.full(len(sound), np.nan)
+        samples[sound.numpy()] = np.asarray(values[metric])
+        rows.append(measured(context, metric, samples=samples.tolist(), **fields))
+    return rows
+
+
+def _head(split: Split, images: int | None) -> Split:
+    """Return the first ``images`` images of a split, or all of them."""
+    arrays = {key: getattr(split, key) for key in ("gt", "ms", "lms", "pan")}
+    return replace(split, **{key: x if x is None else x[:images] for key, x in arrays.items()})
+
+
+def _picture(context: Context, fused: Tensor, split: Split, name: str, sensor: Sensor) -> Row:
+    """Keep the first image of a split, for figures."""
+    arrays = {"fused": fused[0], "lms": split.lms[0], "pan": split.pan[0]}
+    if split.gt is not None:
+        arrays["reference"] = split.gt[0]
+    # Everywhere but on WorldView-2 and 3 the bands begin with blue, green, red.
+    rgb = (4, 2, 1) if sensor.name in ("WV2", "WV3") else (2, 1, 0)
+    half = {key: value.numpy().astype(np.float16) for key, value in arrays.items()}
+    half["rgb"] = np.minimum(rgb, sensor.bands - 1)
+    return artefact(context, f"fused-{name}", "fused", half, split=name)
+
+
+def _features(
+    context: Context,
+    observed: dict[str, nn.Module],
+    fuse: Fuse,
+    split: Split,
+    recipe: Recipe,
+    dataset: Dataset,
+) -> Row:
+    """Keep what the observed modules give at the last sampling step, in the middle of an image."""
+    side, ratio = recipe.stages("")[0].patch, dataset.ratio
+    top, left = ((n - side) // 2 // ratio * ratio for n in split.pan.shape[-2:])
+    crop = (slice(0, 1), ..., slice(top, top + side), slice(left, left + side))
+    small = (slice(0, 1), ..., slice(top // ratio, (top + side) // ratio),
+             slice(left // ratio, (left + side) // ratio))  # fmt: skip
+    features: dict[str, np.ndarray] = {}
+    hooks = [
+        module.register_forward_hook(
+            # Overwritten at every step: the last one stays.
+            lambda _module, _inputs, output, name=name: features.__setitem__(
+                name, output[0].float().cpu().numpy().astype(np.float16)
+            )
+        )
+        for name, module in observed.items()
+    ]
+    try:
+        fuse("features", 0, split.ms[small], split.pan[crop], split.lms[crop])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return artefact(context, "features", "features", features, size=side)
+
+
+def _seconds(recipe: Recipe, dataset: Dataset, desk: Desk, evaluation: EvaluationConfig) -> float:
+    """Guess the seconds of training and of fusing the test sets."""
+    if not recipe.stages(""):
+        return 0.0
+    total = training_seconds(recipe, dataset, desk)
+    each = patch_seconds(recipe, dataset, desk) / 3 / recipe.stages("")[0].patch ** 2
+    steps = recipe.settings.get("sampler", {}).get("steps", 1)
+    for name in ("reduced", "full"):
+        if name in dataset.splits:
+            pan = _head(dataset.split(name), evaluation.images).pan
+            total += each * pan.numel() * steps
+    return total

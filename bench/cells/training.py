@@ -1,0 +1,133 @@
+"""Training alone, and the rows that a training leaves wherever it is done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.cells.rows import Failure, artefact, measured, missing
+from bench.config import config_hash
+from bench.data import Dataset
+from bench.recipes import (
+    Recipe,
+    Trained,
+    checkpoints,
+    describe,
+    discard,
+    train_recipe,
+    training_flops,
+)
+from bench.records import Row
+from bench.running import Cell, Context, Desk
+from bench.training import Batch
+
+__all__ = [
+    "patch_seconds",
+    "recipe_fields",
+    "recipe_settings",
+    "trained_rows",
+    "training_cell",
+    "training_seconds",
+]
+
+
+_LOST = Failure("skip", "the history of this training cannot be read; its weights can")
+
+
+def recipe_fields(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Return the row fields of a recipe on a data set."""
+    return {**recipe.fields, "dataset": dataset.name, "sensor": dataset.sensor.name}
+
+
+def recipe_settings(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Return the whole configuration of a recipe on a data set, and under which hash it lies."""
+    data = {"fingerprint": dataset.fingerprint, "notes": list(dataset.notes)}
+    stages = recipe.stages(dataset.fingerprint)
+    trained = {"training": config_hash(stages[-1].identity)} if stages else {}
+    return {**recipe.settings, **trained, "data": data}
+
+
+def training_cell(recipe: Recipe, dataset: Dataset, desk: Desk) -> Cell:
+    """Return the cell that trains a recipe, or finds it trained; no accuracy."""
+
+    def execute(context: Context) -> list[Row]:
+        return trained_rows(context, recipe, dataset, train_recipe(recipe, dataset, desk), desk)
+
+    stages = checkpoints(recipe, dataset.fingerprint, desk.checkpoints)
+    return Cell(
+        title=f"train {recipe.title} on {dataset.name}",
+        identity={"training": list(stages.values())[-1].identity},
+        fields=recipe_fields(recipe, dataset),
+        config=recipe_settings(recipe, dataset),
+        execute=execute,
+        estimate=partial(training_seconds, recipe, dataset, desk),
+        # Rows may outlive the weights they tell of.
+        stands=lambda: all(checkpoint.done for checkpoint in stages.values()),
+        forget=partial(discard, recipe, dataset.fingerprint, desk.checkpoints),
+    )
+
+
+def trained_rows(
+    context: Context, recipe: Recipe, dataset: Dataset, trained: Trained, desk: Desk
+) -> list[Row]:
+    """Return times, losses and counts of a training; also describe its weights on disk."""
+    if trained.network is None:
+        return []
+    describe(recipe, dataset, desk.checkpoints)
+    known = math.isfinite(trained.seconds)
+    rows = [
+        measured(context, "train_seconds", trained.seconds, kind="training")
+        if known
+        else missing(context, "train_seconds", _LOST, kind="training")
+    ]
+    for stage, history in trained.histories.items():
+        loss = np.array(history["loss"], dtype=float).reshape(-1, 2)
+        arrays = {"loss": loss, "validation": np.array(history["validation"]).reshape(-1, 2)}
+        rows.append(
+            artefact(
+                context, f"history-{stage}", f"loss_{stage}", arrays, kind="training", unit="1",
+                direction="lower", value=float(loss[-1, 1]) if len(loss) else None,
+            )
+        )  # fmt: skip
+    patch = recipe.stages("")[0].patch
+    rows += [
+        measured(context, metric, value, kind="cost", size=patch, batch=1)
+        for metric, value in recipe.costs(trained.network).items()
+    ]
+    flops = training_flops(recipe).canonical / 1e12
+    return [*rows, measured(context, "train_flops", flops, kind="cost")]
+
+
+def training_seconds(recipe: Recipe, dataset: Dataset, desk: Desk) -> float:
+    """Guess the seconds that a training takes."""
+    stages = recipe.stages("")
+    patches = sum(stage.optimisation.steps * stage.optimisation.batch for stage in stages)
+    return patch_seconds(recipe, dataset, desk) * patches if patches else 0.0
+
+
+def patch_seconds(recipe: Recipe, dataset: Dataset, desk: Desk) -> float:
+    """Time forward and backward of a recipe's first stage, per patch."""
+    stage = recipe.stages("")[0]
+    batch, bands = 4, dataset.sensor.bands
+    network = stage.build(None).to(desk.device)
+    shapes: Mapping[str, int] = {"gt": bands, "lms": bands, "pan": 1}
+    images = {
+        name: torch.zeros(batch, channels, stage.patch, stage.patch, device=desk.device)
+        for name, channels in shapes.items()
+    }
+    if stage.needs_ms:
+        side = stage.patch // dataset.ratio
+        images["ms"] = torch.zeros(batch, bands, side, side, device=desk.device)
+    for _ in range(2):  # the first is warm-up
+        began = time.perf_counter()
+        stage.objective(network, Batch(**images), torch.Generator()).backward()
+        if desk.device.type == "cuda":
+            torch.cuda.synchronize(desk.device)
+        seconds = time.perf_counter() - began
+    return seconds / batch

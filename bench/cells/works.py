@@ -1,0 +1,312 @@
+"""What is counted, timed and weighed of a denoiser: one table, and builders for fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from backbones.registry import BACKBONES
+from bench.adapters import SampledDenoiser
+from bench.cells.conditions import At
+from bench.config import ExperimentConfig, UsageError, as_plain, experiment_from_plain
+from bench.imaging import get_sensor
+from bench.measure import FlopReport, Flops, Workload, count_flops
+from bench.recipes import DiffusionRecipe
+from bench.running import load_backbone_file
+from bench.training import Batch, Stepper
+
+__all__ = [
+    "BUILDER",
+    "WORKS",
+    "Entrant",
+    "Work",
+    "build_work",
+    "count_work",
+    "flops_per_image",
+]
+
+BUILDER = f"{__name__}:build_work"
+"""The builder, as a fresh process is told it."""
+RATIO = 4  # MS to PAN of the made-up images; no cost depends on it
+
+
+@dataclass(frozen=True)
+class Work:
+    """One iteration of something that a denoiser does.
+
+    Attributes:
+        flops: metric of its FLOPs.
+        latency: metric of its time.
+        per_second: units of that metric in a second.
+        memory: metrics of its peak memory, by the part of :class:`bench.measure.MemoryUse`; empty
+            where another work's memory tells whether it fits.
+        fits_as: the work whose memory does.
+        energy: metric of its energy; None where it is not measured.
+        forwards: a call in forward passes of the bare backbone, roughly: a backward pass takes two
+            of them, and predictor and adapters double what there is. None: see the sampler.
+        adapted: whether the adapted network does it; one-stage recipes have none.
+        exists_bare: whether the bare backbone of a one-stage recipe does it, too.
+    """
+
+    flops: str
+    latency: str
+    forwards: int | None
+    per_second: float = 1e3
+    memory: Mapping[str, str] = field(default_factory=dict)
+    fits_as: str | None = None
+    energy: str | None = None
+    adapted: bool = False
+    exists_bare: bool = True
+
+
+WORKS: dict[str, Work] = {
+    "forward": Work(
+        "flops_forward",
+        "latency_forward",
+        forwards=1,
+        memory={
+            "peak": "mem_peak_forward",
+            "tensors": "mem_tensors_forward",
+            "reserved": "mem_reserved_forward",
+        },
+    ),
+    "train_step": Work(
+        "flops_train_step",
+        "latency_train_step",
+        forwards=3,
+        memory={
+            "peak": "mem_peak_train",
+            "tensors": "mem_tensors_train",
+            "reserved": "mem_reserved_train",
+            "parameters": "mem_weights",
+            "gradients": "mem_gradients",
+            "optimizer": "mem_optimizer",
+            "activations": "mem_activations",
+        },
+        energy="energy_train_step",
+    ),
+    "adapt_step": Work(
+        "flops_adapt_step",
+        "latency_adapt_step",
+        forwards=6,
+        memory={"peak": "mem_peak_adapt"},
+        adapted=True,
+        exists_bare=False,
+    ),
+    "denoise_step": Work("flops_step", "latency_step", forwards=2, fits_as="forward", adapted=True),
+    "image": Work(
+        "flops_image",
+        "latency_image",
+        forwards=None,
+        per_second=1.0,
+        fits_as="forward",
+        energy="energy_image",
+        adapted=True,
+    ),
+}
+"""By name: ``forward`` - one evaluation of the bare backbone; ``train_step`` - one iteration of the
+training loop on it; ``adapt_step`` - one of stage II, predictor and adapters included;
+``denoise_step`` - one of the sampler, conditional parts folded; ``image`` - whole fused images with
+the experiment's sampler and tiles."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A denoiser whose cost is measured.
+
+    Attributes:
+        config: its experiment.
+        bands: s, spectral bands.
+        module: the user's file that its backbone comes from.
+        labels: what else its rows are called by, e.g. the preset.
+    """
+
+    config: ExperimentConfig
+    bands: int
+    module: Path | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.config.backbone
+
+    @property
+    def recipe(self) -> DiffusionRecipe:
+        return DiffusionRecipe(self.config, self.bands, self.labels)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Row fields; a cost has no seed."""
+        return {"kind": "cost", **{k: v for k, v in self.recipe.fields.items() if k != "seed"}}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What can change its cost."""
+        return {**self.recipe.network_settings, "bands": self.bands}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Its settings, without what they are called by."""
+        labels = {"scale", "historic", *self.labels}
+        found = {k: v for k, v in self.settings.items() if k not in labels}
+        return {**found, "name": self.name, "version": self.fields["backbone_version"]}
+
+    def works(self, wanted: Mapping[str, Work] | tuple[str, ...]) -> list[str]:
+        """Return those works that it does."""
+        return [w for w in wanted if WORKS[w].exists_bare or not self.recipe.bare]
+
+    def misfit(self, size: int) -> str | None:
+        """Return why it does not take images of a size; None if it does."""
+        try:
+            self.recipe.check([size])
+        except UsageError as error:
+            return str(error)
+        return None
+
+    def arguments(self, work: str, at: At) -> dict[str, Any]:
+        """Return the arguments of :func:`build_work`, as JSON carries them."""
+        return {
+            "work": work,
+            "experiment": as_plain(self.config),
+            "bands": self.bands,
+            "size": at.size,
+            "batch": at.batch,
+            "device": str(at.device),
+            "module": None if self.module is None else str(self.module),
+        }
+
+
+def build_work(
+    work: str,
+    experiment: Mapping[str, Any],
+    bands: int,
+    size: int,
+    batch: int,
+    device: str,
+    module: str | None = None,
+) -> Workload:
+    """Build one iteration of a work, on made-up images.
+
+    Args:
+        work: see :data:`WORKS`.
+        experiment: plain data, as of :func:`bench.config.as_plain`.
+        bands: s.
+        size: H = W of the image, PAN pixels.
+        batch: images at once.
+        device: that the networks run on.
+        module: a user's file that registers the backbone.
+    """
+    config = experiment_from_plain(experiment)
+    if module is not None and config.backbone not in BACKBONES:  # a fresh process
+        load_backbone_file(Path(module))
+    recipe = DiffusionRecipe(config, bands)
+    place = torch.device(device)
+    torch.manual_seed(0)
+    adapted = WORKS[work].adapted
+    network = (recipe.network() if adapted else recipe.backbone()).to(place)
+
+    def images(channels: int, side: int = size) -> Tensor:
+        return torch.rand(batch, channels, side, side, device=place)
+
+    if work in ("train_step", "adapt_step"):
+        objective = recipe.adapted_objective() if adapted else recipe.plain_objective()
+        stage = config.stage2 if adapted else config.stage1
+        stepper = Stepper(network.train(), objective, stage, seed=0)
+        batch_ = Batch(images(bands), images(bands), images(1))
+        return Workload(partial(stepper, 0, batch_), network, optimizer=stepper.optimizer)
+    network.eval()
+    if work == "forward":
+        time = torch.full((batch,), 0.5, device=place)
+        inputs = images(bands), time, images(recipe.cond_channels)
+        return Workload(_inference(partial(network, *inputs)), network, inputs)
+    if work == "denoise_step":
+        calls = sampling(network, bands, size, size, batch, place)
+        return Workload(_inference(calls.step), network)
+    call = partial(
+        recipe.fusion(network, place).fuse,
+        images(bands, size // RATIO),
+        images(1),
+        get_sensor("none", bands),
+        images(bands),
+    )
+    return Workload(call, network)
+
+
+def _inference(call: Callable[[], object]) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode():
+            return call()
+
+    return run
+
+
+class _Sampling(NamedTuple):
+    """The calls a sampler makes: for each of its times, each window, and each step of a window."""
+
+    tabulate: partial
+    fold: partial
+    step: partial
+
+
+def sampling(
+    network: nn.Module, bands: int, rows: int, columns: int, batch: int, device: torch.device
+) -> _Sampling:
+    """Return the calls that sampling ``batch`` windows of an image makes."""
+    x = torch.rand(batch, bands, rows, columns, device=device)
+    time = torch.full((batch,), 0.5, device=device)
+    network = SampledDenoiser.of(network).eval()
+    with torch.no_grad():
+        tabulate = partial(network.time_part, time[:1])
+        fold = partial(network.condition, *network.conditions(x[:, :1], x))
+        return _Sampling(
+            tabulate, fold, partial(network, x, time, fold(), tabulate().expand(batch))
+        )
+
+
+def count_work(work: str, entrant: Entrant, at: At) -> FlopReport | Flops:
+    """Count the FLOPs of one iteration, on the meta device; of ``image`` those of one image.
+
+    Spectral layers choose their executed form by the device that they would run on.
+    """
+    recipe, size = entrant.recipe, at.size
+    if work == "image":
+        return flops_per_image(recipe, size, at.device)
+    if work == "denoise_step":
+        network = recipe.meta_network(True, size, at.device)
+        meta = torch.device("meta")
+        return count_flops(sampling(network, entrant.bands, size, size, at.batch, meta).step)
+    return recipe.count_step(work, size, at.batch, at.device)
+
+
+def flops_per_image(
+    recipe: DiffusionRecipe, size: int, device: torch.device | str = "cpu"
+) -> Flops:
+    """FLOPs of one fused image: predictor and times once, conditional parts per tile, every step.
+
+    Args:
+        recipe: its sampler gives steps and tiles.
+        size: H = W, PAN pixels.
+        device: as of :func:`count_work`.
+    """
+    meta = torch.device("meta")
+    sampler, bands = recipe.config.sampler, recipe.bands
+    network = recipe.meta_network(True, min(sampler.tile or size, size), device).eval()
+    rows, columns, corners = recipe.fusion(network, meta).tile_plan(size, size)
+    parts = sampling(network, bands, rows, columns, 1, meta)
+    tabulate, fold, step = map(count_flops, parts)
+    pan, lms = (torch.empty(1, channels, size, size, device=meta) for channels in (1, bands))
+    once = count_flops(SampledDenoiser.of(network).conditions, pan, lms)
+
+    def total(reading: str) -> int:
+        single, time, window, each = (
+            getattr(report, reading) for report in (once, tabulate, fold, step)
+        )
+        return single + sampler.steps * time + len(corners) * (window + sampler.steps * each)
+
+    return Flops(*map(total, Flops._fields))
