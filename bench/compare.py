@@ -33,7 +33,7 @@ class Flags:
     kind: Literal["accuracy", "cost"] = "accuracy"
     """What to compare."""
     where_a: tuple[str, ...] = ()
-    """Rows of A to take, e.g. backbone=fno modes=12."""
+    """Rows of A to take, e.g. backbone=fno backbone.modes=12; the end of a name is enough."""
     where_b: tuple[str, ...] = ()
     """Rows of B to take."""
     out: Path | None = None
@@ -56,15 +56,17 @@ def main(flags: Flags) -> int:
         kind=flags.kind,
     )
     table = comparison_table(comparisons, name="comparison", title=f"B against A: {flags.kind}")
+    if flags.out is not None:
+        table.write(flags.out)
+        logger.info("%s", flags.out)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
     if flags.json:
         print(table.values.to_json(orient="records", indent=2))
     else:
         print(table.markdown())
     for line in left_out:
         logger.warning("not compared: %s", line)
-    if flags.out is not None:
-        table.write(flags.out)
-        logger.info("%s", flags.out)
     return ExitCode.SOME_FAILED if left_out else ExitCode.OK
 
 

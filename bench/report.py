@@ -33,22 +33,24 @@ class Flags:
 def main(flags: Flags) -> int:
     """Write the report; print its tables, then the path of its page."""
     from bench.config import UsageError
-    from bench.records import load_rows, load_runs
-    from bench.reporting.build import quality_sections, write_report
+    from bench.records import load_rows, load_runs, load_views, result_folders
+    from bench.reporting.build import print_report, write_report
 
     if not flags.results:
         raise UsageError("no result folder named, e.g. results/published")
+    rows, runs = load_rows(*flags.results), load_runs(*flags.results, broken=True)
+    views = load_views(*result_folders(*flags.results))
     name = flags.results[0].resolve().name
     out = flags.out or results_home() / "reports" / name
-    rows, runs = load_rows(*flags.results), load_runs(*flags.results)
-    more = quality_sections(rows, runs)
-    sections, paths = write_report(rows, runs, out, title=f"Results: {name}", more=more)
+    studies = {row.protocol for row in rows}
+    title = f"Results: {name}"
+    if len(studies) == 1 and (view := views.get(*studies)):
+        title = view.title
+    sections, paths = write_report(rows, runs, views, out, title=title)
     if flags.json:
         print(json.dumps([str(path) for path in paths], indent=2))
     else:
-        for table in (table for section in sections for table in section.tables):
-            print(table.markdown())
-        print(paths[-1])
+        print_report(sections, paths[-1])
     return ExitCode.OK
 
 

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from backbones.registry import nearest
+from backbones.names import nearest
 from bench.config.errors import UsageError
-from bench.config.hashing import canonical_json
-from bench.config.metric_specs import METRIC_SPECS
-from bench.records import Row, latest, machine_class
-from bench.reporting.statistics import (
+from bench.records import METRIC_SPECS, UNKNOWN, Row, latest, settings, to_frame
+from bench.records.grouping import split_lines
+from bench.records.lines import GROUND, complete, flat
+from bench.records.statistics import (
     PairedDifference,
     RatioOfMedians,
     paired_difference,
     ratio_of_medians,
 )
+from bench.reporting.html import UNKNOWN_MACHINE, machine_of
+from bench.reporting.shown import headers
 from bench.reporting.summary import metric_header
-from bench.reporting.tables import DIFFERENCE_NOTE, Table, format_difference, format_number
+from bench.reporting.tables import DIFFERENCE_NOTE, Table, format_difference
+from bench.reporting.text import format_number, missing, shown_value
 
 __all__ = ["Comparison", "compare_rows", "comparison_table", "select_rows"]
 
 _COUNTED = ("M", "GFLOP", "TFLOP")
 """Units of what is counted, not measured: any difference is real."""
-_DIGESTS = ("training", "timing")
-"""Digests of other settings, and the conditions of a timing: repeats of one variant differ."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,41 @@ class Comparison:
 
 
 def select_rows(rows: Iterable[Row], conditions: Sequence[str]) -> list[Row]:
-    """Return the rows that meet every ``field=value``; fields are the schema's or settings.
+    """Return the rows that meet every ``field=value``.
+
+    Fields are the schema's, or settings by their name or the end of it: ``backbone.modes``,
+    ``modes``.
 
     Raises:
-        UsageError: not of this form, an unknown field, or no row left.
+        UsageError: not of this form, a field that is unknown or may be several, or no row left.
     """
     rows = latest(rows)
     for condition in conditions:
         name, separator, value = condition.partition("=")
         if not separator:
             raise UsageError(f"condition {condition!r}: expected field=value, e.g. backbone=fno")
-        known = {key for row in rows for key in [*vars(row), *row.config]}
-        if name not in known:
-            raise UsageError(f"no field or setting {name!r} in these rows{nearest(name, known)}")
-        values = {str(vars(row).get(name, row.config.get(name))) for row in rows}
-        rows = [row for row in rows if str(vars(row).get(name, row.config.get(name))) == value]
+        known = [{**flat(row.config), **vars(row)} for row in rows]
+        name = _resolved(name.removeprefix("config."), {key for one in known for key in one})
+        found = [str(one.get(name)) for one in known]
+        rows = [r for r, text in zip(rows, found, strict=True) if text.lower() == value.lower()]
         if not rows:
-            found = ", ".join(sorted(values))
-            raise UsageError(f"no row has {name}={value}{nearest(value, values)} (found: {found})")
+            values = sorted(set(found))
+            raise UsageError(
+                f"no row has {name}={value}{nearest(value, values)} (found: {', '.join(values)})"
+            )
     return rows
+
+
+def _resolved(name: str, known: Iterable[str]) -> str:
+    if name in (known := sorted(known)):
+        return name
+    found = [one for one in known if one.endswith(f".{name}")]
+    if len(found) > 1:
+        raise UsageError(f"setting {name!r} is ambiguous: {', '.join(found)}")
+    if not found:
+        choices = {*known, *(one.rpartition(".")[2] for one in known)}
+        raise UsageError(f"no field or setting {name!r} in these rows{nearest(name, choices)}")
+    return found[0]
 
 
 def compare_rows(
@@ -97,8 +114,9 @@ def compare_rows(
 ) -> tuple[list[Comparison], list[str]]:
     """Compare what both sides measured.
 
-    A variant (method, backbone, settings) is compared with itself where both sides have it; the one
-    variant that is left on each side is compared with the other's.
+    A variant (method, backbone, every setting that can change a number) is compared with itself
+    where both sides have it. Where one is left on each side, these two are compared: of the same
+    method and backbone first, then of the same method, then whatever they are.
 
     Args:
         rows_a: one side.
@@ -108,101 +126,115 @@ def compare_rows(
             ratio of medians, within one class of machine only.
 
     Returns:
-        The comparisons, and a line for each measurement that could not be compared.
+        The comparisons, and a line for each variant of a side that could not be compared.
 
     Raises:
-        UsageError: nothing in common; different units, conventions, protocol versions, numbers of
-            images; cost of different machines.
+        UsageError: nothing in common; different units, data, conventions, protocol versions,
+            numbers of images; cost of different machines.
     """
-    side_a, side_b = _group(rows_a, kind), _group(rows_b, kind)
-    namer = _Namer([*side_a.values(), *side_b.values()])
-    comparisons, left_out = [], []
-    for key in side_a.keys() & side_b.keys():
-        for a, b in _match(side_a[key], side_b[key]):
+    rows_a, rows_b = latest(rows_a), latest(rows_b)
+    both = complete([*rows_a, *rows_b])
+    side_a, side_b = _group(both[: len(rows_a)], kind), _group(both[len(rows_a) :], kind)
+    names = _names([*side_a.values(), *side_b.values()])
+    comparisons, pairs = [], 0
+    left_out: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    for key in dict.fromkeys([*side_a, *side_b]):
+        matched, alone_a, alone_b = _match(side_a.get(key, {}), side_b.get(key, {}))
+        for side, alone in (("A", alone_a), ("B", alone_b)):
+            for variant in alone:
+                left_out[f"{names[variant]}, only in {side}"].append(key[:2])
+        for variant_a, variant_b in matched:
+            pairs += 1
+            a, b = side_a[key][variant_a], side_b[key][variant_b]
             _check_comparable(a, b)
             if kind == "cost":
                 _check_machines(a, b, runs)
             result = _accuracy(a, b) if kind == "accuracy" else _cost(a, b)
-            name = f"{key[0]} on {a[0].dataset}" if a[0].dataset else key[0]
             if result is None:
-                left_out.append(f"{name}: {namer(a[0])} or {namer(b[0])} has no values")
+                left_out[f"{names[variant_a]} or {names[variant_b]} has no values"].append(key[:2])
                 continue
-            row = a[0]
-            comparisons.append(
-                Comparison(
-                    metric=key[0],
-                    dataset=row.dataset,
-                    split=row.split,
-                    size=row.size,
-                    a=namer(a[0]),
-                    b=namer(b[0]),
-                    unit=row.unit,
-                    direction=row.direction,
-                    result=result,
-                )
-            )
-    if not comparisons and not left_out:
+            row, named = a[0], (names[variant_a], names[variant_b])
+            where = (row.dataset, row.split, row.size)
+            comparisons.append(Comparison(key[0], *where, *named, row.unit, row.direction, result))
+    if not pairs:
+        has = [
+            ", ".join(sorted({names[v] for of in side.values() for v in of})) or "none"
+            for side in (side_a, side_b)
+        ]
         raise UsageError(
-            f"the two sides have no {kind} measurement in common: A has {namer.list(side_a)};"
-            f" B has {namer.list(side_b)}; narrow them with --where-a and --where-b,"
-            " e.g. --where-b backbone=fno"
+            f"the two sides have no {kind} measurement in common: A has {has[0]}; B has {has[1]};"
+            " narrow them with --where-a and --where-b, e.g. --where-b backbone=fno"
         )
     order = {metric: index for index, metric in enumerate(METRIC_SPECS)}
     comparisons.sort(
         key=lambda c: (c.a, c.b, str(c.dataset), c.size or 0, order.get(c.metric, len(order)))
     )
-    return comparisons, sorted(left_out)
+    return comparisons, sorted(f"{who}: {_listed(what)}" for who, what in left_out.items())
 
 
-Variants = dict[str, list[Row]]
+def _listed(what: Iterable[tuple[str, str | None]]) -> str:
+    """Return metrics by data set in words."""
+    metrics: dict[str | None, dict[str, None]] = defaultdict(dict)
+    for metric, dataset in what:
+        metrics[dataset][metric] = None
+    return "; ".join(
+        ", ".join(of) + (f" on {dataset}" if dataset else "") for dataset, of in metrics.items()
+    )
 
 
-def _group(rows: Iterable[Row], kind: str) -> dict[tuple[Any, ...], Variants]:
-    """Group rows by what they measured, then by variant."""
-    groups: dict[tuple[Any, ...], Variants] = defaultdict(lambda: defaultdict(list))
-    for row in latest(rows):
+Variant = tuple[str, str | None, str]
+"""Method, backbone, and the settings that can change a number."""
+
+
+def _group(rows: Iterable[Row], kind: str) -> dict[tuple[Any, ...], dict[Variant, list[Row]]]:
+    """Group rows by what they measured, then by variant: a row a seed, the last good one."""
+    groups: dict[tuple[Any, ...], dict[Variant, dict[Any, Row]]] = {}
+    for row in rows:
         if row.kind != kind or row.metric is None:
             continue
         key = (row.metric, row.dataset, row.sensor, row.split, row.size)
-        if kind == "cost":
-            key += (row.batch, row.precision)
-        groups[key][_variant(row)].append(row)
-    return groups
+        key += (row.batch, row.precision) if kind == "cost" else ()
+        variant = (row.method, row.backbone, repr(sorted(settings(row).items())))
+        seeds = groups.setdefault(key, {}).setdefault(variant, {})
+        if row.status == "ok" or row.seed not in seeds:
+            seeds[row.seed] = row
+    return {
+        key: {variant: list(seeds.values()) for variant, seeds in variants.items()}
+        for key, variants in groups.items()
+    }
 
 
-def _variant(row: Row) -> str:
-    return canonical_json([row.method, row.backbone, _settings(row)])
+def _match(
+    a: Iterable[Variant], b: Iterable[Variant]
+) -> tuple[list[tuple[Variant, Variant]], list[Variant], list[Variant]]:
+    """Return pairs of variants, and who is left on either side."""
+    a, b = list(a), list(b)
+    pairs = []
+    for same in (3, 2, 1, 0):  # equal; method and backbone; method; whoever
+        for part in dict.fromkeys(variant[:same] for variant in a):
+            left = [[v for v in side if v[:same] == part] for side in (a, b)]
+            if [len(side) for side in left] == [1, 1]:
+                pairs.append((left[0][0], left[1][0]))
+                a.remove(left[0][0])
+                b.remove(left[1][0])
+    return pairs, a, b
 
 
-def _settings(row: Row) -> dict[str, Any]:
-    return {key: value for key, value in row.config.items() if key not in _DIGESTS}
-
-
-def _match(a: Variants, b: Variants) -> list[tuple[list[Row], list[Row]]]:
-    common = [name for name in a if name in b]
-    pairs = [(a[name], b[name]) for name in common]
-    rest_a, rest_b = ([v for name, v in side.items() if name not in common] for side in (a, b))
-    if len(rest_a) == len(rest_b) == 1:
-        pairs.append((rest_a[0], rest_b[0]))
-    return pairs
-
-
-class _Namer:
-    """Names a row by method, backbone and the settings that vary among all rows."""
-
-    def __init__(self, groups: Sequence[Variants]):
-        rows = [rows[0] for variants in groups for rows in variants.values()]
-        settings = [_settings(row) for row in rows]
-        names = dict.fromkeys(name for setting in settings for name in setting)
-        self._varying = [n for n in names if len({repr(s.get(n)) for s in settings if n in s}) > 1]
-
-    def __call__(self, row: Row) -> str:
-        settings = [f"{n}={row.config[n]}" for n in self._varying if n in row.config]
-        return " ".join(filter(None, [row.method, row.backbone, *settings]))
-
-    def list(self, side: Mapping[Any, Variants]) -> str:
-        names = {self(rows[0]) for variants in side.values() for rows in variants.values()}
-        return ", ".join(sorted(names)) or "none"
+def _names(groups: Iterable[Mapping[Variant, Sequence[Row]]]) -> dict[Variant, str]:
+    """Name variants by method, backbone and the settings that tell them apart."""
+    rows = {variant: of[0] for variants in groups for variant, of in variants.items()}
+    if not rows:
+        return {}
+    told = [replace(row, cell_id=str(place)) for place, row in enumerate(rows.values())]
+    lines = split_lines(to_frame(told))
+    head = headers(lines.by)
+    frame = lines.frame.drop_duplicates("cell_id").set_index("cell_id")
+    names = {}
+    for place, variant in enumerate(rows):
+        line = frame.loc[str(place)]
+        own = [f"{head[c]} = {shown_value(line[c])}" for c in lines.varying if not missing(line[c])]
+        names[variant] = ", ".join([*filter(None, variant[:2]), *own])
+    return names
 
 
 def _check_comparable(a: Sequence[Row], b: Sequence[Row]) -> None:
@@ -210,9 +242,11 @@ def _check_comparable(a: Sequence[Row], b: Sequence[Row]) -> None:
     for what, left, right in (
         ("units", first.unit, second.unit),
         ("directions", first.direction, second.direction),
-        ("conventions", first.config.get("convention"), second.config.get("convention")),
+        *((name, *(flat(row.config).get(name) for row in (first, second))) for name in GROUND),
     ):
-        if left != right:
+        # A row without such a setting was measured before there was a choice.
+        known = what not in GROUND or not {None, UNKNOWN} & {left, right}
+        if left != right and known:
             raise UsageError(f"{first.metric}: different {what}, {left} and {right}")
     versions = {(row.protocol, row.protocol_version) for row in (*a, *b)}
     if len(versions) > len({protocol for protocol, _ in versions}):
@@ -225,12 +259,12 @@ def _check_machines(
 ) -> None:
     classes = set()
     for row in (*a, *b):
-        if row.run_id not in runs:
+        classes.add(machine_of(runs.get(row.run_id, {})))
+        if UNKNOWN_MACHINE in classes:
             raise UsageError(
                 f"{row.metric}: no run-{row.run_id}.json, so the machine is unknown and its cost"
                 " cannot be compared"
             )
-        classes.add(machine_class(runs[row.run_id]["machine"]))
     if len(classes) > 1:
         raise UsageError(
             f"{a[0].metric}: cost is comparable within one class of machine only, not across"
@@ -303,8 +337,6 @@ def comparison_table(comparisons: Sequence[Comparison], *, name: str, title: str
             | vars(result)
             | {"verdict": c.verdict}
         )
-    frame = pd.DataFrame(cells)
-    marks = pd.DataFrame("", index=frame.index, columns=frame.columns)
     cost = any(isinstance(c.result, RatioOfMedians) for c in comparisons)
     note = "Ratio of medians [95 % bootstrap interval]." if cost else DIFFERENCE_NOTE
-    return Table(name, title, frame, marks, pd.DataFrame(values), (note,))
+    return Table.of(name, title, pd.DataFrame(cells), pd.DataFrame(values), [note])

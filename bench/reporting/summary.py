@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from backbones.registry import nearest
 from bench.config.errors import UsageError
-from bench.config.metric_specs import METRIC_SPECS
-from bench.reporting.statistics import summarise
+from bench.records.metric_specs import METRIC_SPECS
+from bench.records.statistics import summarise
+from bench.reporting.text import joined, plain
 
-__all__ = [
-    "metric_header",
-    "metrics_in",
-    "plain",
-    "setting_column",
-    "short_name",
-    "summarise_rows",
-    "varying_settings",
-]
+__all__ = ["last_rows", "metric_header", "metrics_in", "summarise_rows"]
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-
-
-def setting_column(frame: pd.DataFrame, setting: str) -> str:
-    """Return the frame's column of a setting, e.g. ``modes`` -> ``config.backbone_options.modes``.
-
-    Raises:
-        UsageError: no such setting, or several that end in this name.
-    """
-    if setting in frame:
-        return setting
-    found = [c for c in frame if c.startswith("config.") and f".{c}".endswith(f".{setting}")]
-    if len(found) == 1:
-        return found[0]
-    names = [short_name(c) for c in frame if c.startswith("config.")]
-    if found:
-        raise UsageError(f"setting {setting!r} is ambiguous: {', '.join(found)}")
-    raise UsageError(
-        f"no setting {setting!r} in these rows{nearest(setting, names)}"
-        f" (they have: {', '.join(sorted(set(names)))})"
-    )
-
-
-def short_name(column: str) -> str:
-    """Return the last part of a column's dotted name."""
-    return column.rpartition(".")[2]
-
-
-def plain(value: Any) -> Any:
-    """Return a group's key as it was set: 12, not the 12.0 of a column that also has nulls."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+_MEASURED_AS = ("metric", "seed", "dataset", "split", "size", "batch", "precision")
 
 
 def metrics_in(frame: pd.DataFrame, kind: str | None = None) -> list[str]:
@@ -88,11 +51,24 @@ def metric_header(metric: str, rows: pd.DataFrame | None = None) -> str:
     return f"{text} {ARROWS[direction]}" if direction else text
 
 
+def last_rows(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that count: of several of one line, seed and metric the last good one.
+
+    Such rows come from settings without effect, and from one study that was run twice.
+    """
+    if frame.empty:
+        return frame
+    keys = joined(frame, [*by, *_MEASURED_AS])
+    good_last = keys[frame["status"].eq("ok").sort_values(kind="stable").index]
+    return frame.loc[~good_last.duplicated(keep="last").reindex(frame.index)]
+
+
 def summarise_rows(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Return one line per group and metric, in the order of first appearance.
 
     The spread is one kind for the whole frame: over seeds when any group has several, else over
-    images. Timings have no standard deviation but quartiles, over their raw samples.
+    images. Timings have no standard deviation but quartiles, over their raw samples. Of several
+    rows of one group, seed and metric the last counts (see :func:`last_rows`).
 
     Args:
         frame: rows as of :func:`bench.records.to_frame`; a null group key is a group of its own.
@@ -103,16 +79,13 @@ def summarise_rows(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         low, high (quartiles of cost), n, spread (seeds, images or samples), excluded (values that
         are not finite), status (ok, or that of a group without any ok row).
     """
-    measured = frame[frame["metric"].notna() & (frame["kind"] != "artefact")]
-    over_seeds = (
-        measured[(measured["kind"] != "cost") & (measured["status"] == "ok")]
-        .groupby([*by, "metric"], dropna=False, sort=False)["seed"]
-        .nunique()
-        .gt(1)
-        .any()
-    )
+    measured = last_rows(frame[frame["metric"].notna() & (frame["kind"] != "artefact")], by)
+    grouped = measured.groupby([*by, "metric"], dropna=False, sort=False)
+    good = measured[(measured["kind"] != "cost") & (measured["status"] == "ok")]
+    seeds = good.groupby([*by, "metric"], dropna=False, sort=False)["seed"].nunique()
+    over_seeds = seeds.gt(1).any()
     lines = []
-    for key, group in measured.groupby([*by, "metric"], dropna=False, sort=False):
+    for key, group in grouped:
         line: dict[str, Any] = dict(zip([*by, "metric"], key, strict=True))
         ok = group[group["status"] == "ok"]
         line |= {name: group[name].iloc[0] for name in ("kind", "unit", "direction")}
@@ -120,9 +93,7 @@ def summarise_rows(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         if line["kind"] == "cost":
             line |= _cost(ok)
         elif over_seeds:
-            summary = summarise(ok["value"])
-            line |= {"center": summary.mean, "std": summary.std, "n": summary.n}
-            line |= {"spread": "seeds", "excluded": summary.excluded}
+            line |= _over("seeds", ok["value"])
         else:
             line |= _over_images(ok)
         lines.append(line)
@@ -138,27 +109,20 @@ def _samples(rows: pd.DataFrame) -> list[float | None]:
     return [value for samples in rows["samples"] if samples is not None for value in samples]
 
 
+def _over(spread: str, values: Any) -> dict[str, Any]:
+    found = summarise(values)
+    line = {"center": found.mean, "std": found.std, "n": found.n}
+    return line | {"spread": spread, "excluded": found.excluded}
+
+
 def _over_images(rows: pd.DataFrame) -> dict[str, Any]:
     samples = _samples(rows)
-    if samples:
-        summary = summarise(samples)
-        center = rows["value"].iloc[0] if len(rows) == 1 else summary.mean
-        return {
-            "center": center,
-            "std": summary.std,
-            "n": summary.n,
-            "spread": "images",
-            "excluded": summary.excluded,
-        }
-    summary = summarise(rows["value"])
-    n = rows["n"].iloc[0] if len(rows) == 1 and rows["n"].notna().all() else summary.n
-    return {
-        "center": summary.mean,
-        "std": summary.std,
-        "n": int(n),
-        "spread": "images",
-        "excluded": summary.excluded,
-    }
+    line = _over("images", samples or rows["value"])
+    if len(rows) == 1 and samples:
+        line["center"] = rows["value"].iloc[0]
+    elif len(rows) == 1 and rows["n"].notna().all():
+        line["n"] = int(rows["n"].iloc[0])
+    return line
 
 
 def _cost(rows: pd.DataFrame) -> dict[str, Any]:
@@ -167,24 +131,12 @@ def _cost(rows: pd.DataFrame) -> dict[str, Any]:
     # Of several runs of one thing the samples are pooled, for the median as for the quartiles.
     pooled = len(rows) > 1 and samples.size > 0
     values = samples if pooled else rows["value"].to_numpy(float)
-    center = float(np.median(values)) if len(rows) else np.nan
     low, high = np.quantile(samples, [0.25, 0.75]) if samples.size > 1 else (np.nan, np.nan)
     return {
-        "center": center,
+        "center": float(np.median(values)) if len(rows) else np.nan,
         "low": low,
         "high": high,
         "n": max(samples.size, len(rows)),
         "spread": "samples",
         "excluded": 0,
     }
-
-
-def varying_settings(frame: pd.DataFrame, exclude: Iterable[str] = ()) -> list[str]:
-    """Return the ``config.`` columns that take several values among the rows, nulls apart."""
-    return [
-        column
-        for column in frame
-        if column.startswith("config.")
-        and column not in exclude
-        and frame[column].map(repr, na_action="ignore").nunique() > 1
-    ]

@@ -70,3 +70,64 @@ def test_refusals_are_bad_usage_and_missing_folders_are_missing(tmp_path):
     assert compare(a, tmp_path / "none").returncode == 3
     typo = compare(a, a, "--where-b", "metod=nodiff")
     assert typo.returncode == 2 and "did you mean 'method'" in typo.stderr
+
+
+def variants(path, *modes, backbone="fno", version=1):
+    """Write a folder of nodiff and pseudo_sr rows at several modes, with a shift each."""
+    folder = RunFolder(path)
+    run_id = folder.begin(["bench/evaluate.py"], {}, {"cpu": "Xeon", "cores": 2}, {}, None)
+    for place, count in enumerate(modes):
+        values = [30.0 + 2 * (i % 3) + count / 10 + 0.01 * i for i in range(8)]
+        common = {"run_id": run_id, "protocol": "evaluate", "kind": "accuracy", "unit": "dB"}
+        common |= {"metric": "PSNR", "direction": "higher", "split": "reduced", "dataset": "WV3"}
+        common |= {"backbone": backbone, "backbone_version": version, "cell_id": f"{place}"}
+        config = {"backbone": {"modes": count}, "sampler": {"steps": 10}, "stage1": {"steps": 5}}
+        folder.append(
+            [Row(**common, method=m, value=1.0, samples=values) for m in ("nodiff", "pseudo_sr")],
+            config,
+        )
+    folder.end(run_id, "ok")
+    return folder.path
+
+
+def lines_of(done):
+    return [(line["a"], line["b"]) for line in json.loads(done.stdout)]
+
+
+def test_variants_are_matched_within_their_method_and_named_by_what_differs(tmp_path):
+    a, b = variants(tmp_path / "a", 12), variants(tmp_path / "b", 8)
+    done = compare(a, b, "--json")
+    assert done.returncode == 0, done.stderr
+    assert lines_of(done) == [
+        ("nodiff, fno, modes = 12", "nodiff, fno, modes = 8"),
+        ("pseudo_sr, fno, modes = 12", "pseudo_sr, fno, modes = 8"),
+    ]
+    other = compare(a, variants(tmp_path / "c", 12, backbone="unet"), "--json")
+    assert lines_of(other) == [
+        ("nodiff, fno", "nodiff, unet"),
+        ("pseudo_sr, fno", "pseudo_sr, unet"),
+    ]
+    version = compare(a, variants(tmp_path / "d", 12, version=2), "--json")
+    assert lines_of(version)[0] == (
+        "nodiff, fno, backbone_version = 1", "nodiff, fno, backbone_version = 2",
+    )  # fmt: skip
+
+
+def test_what_is_left_over_is_listed_and_the_rest_is_compared(tmp_path):
+    a, b = variants(tmp_path / "a", 8, 12), variants(tmp_path / "b", 12, 16, 32)
+    done = compare(a, b, "--json")
+    assert done.returncode == 1
+    assert lines_of(done)[0] == ("nodiff, fno, modes = 12",) * 2
+    for line in ("modes = 8, only in A: PSNR on WV3", "modes = 32, only in B: PSNR on WV3"):
+        assert f"not compared: nodiff, fno, {line}" in done.stderr
+        assert f"not compared: pseudo_sr, fno, {line}" in done.stderr
+
+
+def test_conditions_name_settings_by_their_end(tmp_path):
+    a = variants(tmp_path / "a", 8, 12)
+    for name in ("modes", "backbone.modes", "config.backbone.modes"):
+        done = compare(a, a, "--where-a", f"{name}=12", "--where-b", f"{name}=8", "--json")
+        assert done.returncode == 0 and len(lines_of(done)) == 2, done.stderr
+    unsure = compare(a, a, "--where-a", "steps=10")
+    assert unsure.returncode == 2
+    assert "ambiguous: sampler.steps, stage1.steps" in unsure.stderr

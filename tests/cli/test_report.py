@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.records import Row, RunFolder
+from bench.records import Row, RunFolder, View, write_view
 
 ROOT = Path(__file__).parents[2]
 CALLS = {
@@ -84,3 +84,37 @@ def test_bad_usage_is_one_line_and_a_code(arguments, code, message):
 def test_help_needs_nothing_heavy(call):
     done = run(call, "--help")
     assert done.returncode == 0 and "Result folders" in done.stdout
+
+
+def test_a_folder_is_shown_as_its_view_says_and_intervals_are_rebuilt(tmp_path):
+    folder = RunFolder(tmp_path / "mine")
+    run_id = folder.begin(["mine.py"], {}, {"cpu": "Xeon", "cores": 2}, {}, None)
+    common = {"run_id": run_id, "protocol": "mine", "kind": "accuracy", "method": "m"}
+    common |= {"dataset": "WV3", "split": "reduced", "metric": "PSNR", "unit": "dB", "n": 3}
+    common |= {"ci_low": 29.0, "ci_high": 31.0, "ci_level": 0.95, "ci_method": "BCa"}
+    for knob in (1, 2):
+        row = Row(**common, cell_id=f"{knob}", value=30.0, samples=[29.0, 30.0, 31.0])
+        folder.append([row], {"knob": {"turn": knob}})
+    view = View("mine", "My study", axis="knob.turn", notes=("Mine.",), reference={"knob.turn": 1})
+    write_view(view, folder.path)
+    done = run("module", folder.path, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "**turn on WV3**" in done.stdout and "Mine." in done.stdout
+    assert "**Differences to turn = 1 on WV3**" in done.stdout
+    assert "| m | 2 | [29.000, 31.000] |" in done.stdout
+    assert (tmp_path / "out" / "figures" / "mine-WV3.png").is_file()
+    assert "<h1>My study</h1>" in (tmp_path / "out" / "report.html").read_text()
+    (folder.path / "view-mine.json").write_text('{"study": "mine", "title": 3}')
+    generic = run("module", folder.path, "--out", tmp_path / "out")
+    assert generic.returncode == 0 and "**Accuracy on WV3**" in generic.stdout
+    assert "shown in a generic way" in generic.stderr and "Traceback" not in generic.stderr
+
+
+def test_a_view_that_names_an_unknown_block_is_bad_usage(results, tmp_path):
+    view = View("evaluate", "E", blocks=("acuracy",))
+    write_view(view, results)
+    try:
+        done = run("module", results, "--out", tmp_path)
+    finally:
+        (results / "view-evaluate.json").unlink()
+    assert done.returncode == 2 and "did you mean 'accuracy'" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import re
 import subprocess
@@ -10,27 +11,31 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.config import UsageError
-from bench.records import Row, RunFolder, load_runs, to_frame
-from bench.reporting.build import (
-    build_sections,
-    feature_arrays,
-    pareto_points,
-    quality_sections,
-    write_report,
+from bench.records import Row, RunFolder, View, generic_view, load_runs, to_frame
+from bench.records.statistics import (
+    bootstrap_interval,
+    paired_difference,
+    ratio_of_medians,
+    summarise,
 )
+from bench.reporting.blocks import BLOCKS
+from bench.reporting.blocks.quality import pareto_points
+from bench.reporting.build import build_sections, frame_of, write_report
 from bench.reporting.comparison import compare_rows, comparison_table, select_rows
 from bench.reporting.figures import (
     bar_panels,
-    colour_of,
+    colours,
     feature_maps,
     growth_exponent,
-    metrics_vs_setting,
+    metrics_along_axis,
+    pareto_front,
     pareto_scatter,
     roofline,
     save_figure,
@@ -38,32 +43,33 @@ from bench.reporting.figures import (
     training_curves,
 )
 from bench.reporting.paper import load_paper_table, load_paper_words
-from bench.reporting.pareto import pareto_front
-from bench.reporting.statistics import (
-    bootstrap_interval,
-    paired_difference,
-    ratio_of_medians,
-    summarise,
-)
-from bench.reporting.summary import metric_header, setting_column, summarise_rows
-from bench.reporting.tables import (
-    difference_table,
-    format_number,
-    metric_table,
-    setting_table,
-    with_paper_numbers,
-)
+from bench.reporting.shown import show
+from bench.reporting.summary import metric_header, summarise_rows
+from bench.reporting.tables import metric_table, with_paper_numbers
+from bench.reporting.text import format_number
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(0, 1.5, 8)
+MODES = "config.backbone.modes"
+VIEW = View(
+    "ablation_modes",
+    "Modes",
+    axis="backbone.modes",
+    baselines={"exp": "EXP (interpolation)", "pseudo_sr": "U, predictor alone"},
+    reference={"backbone.modes": 12},
+    notes=("Not iso-parameter.",),
+    words="modes",
+    outline=True,
+)
 XEON = {"cpu": "Xeon", "cores": 2, "gpu": None, "os": "Linux"}
 
 
 def accuracy(method, modes, samples, *, seed=0, metric="PSNR", run_id="r", **fields):
-    config = {"convention": "pancollection"}
+    config = {"evaluation": {"convention": "pancollection"}}
+    config |= {"data": {"fingerprint": "f", "notes": ["PAN is simulated"]}}
     if modes is not None:
-        config |= {"modes": modes, "training": f"digest-{modes}-{seed}"}
+        config |= {"backbone": {"modes": modes}, "training": f"digest-{modes}-{seed}"}
     common = {"protocol": "ablation_modes", "kind": "accuracy", "dataset": "sample-4"}
     common |= {"split": "reduced", "size": 256, "unit": "dB" if metric == "PSNR" else "deg"}
     common |= {"direction": "higher" if metric == "PSNR" else "lower", "n": len(samples)}
@@ -126,6 +132,17 @@ def ablation(seeds=(0,), **fields):
                 seed=seed,
             )
     return rows
+
+
+def table_of(rows, suffix="", view=VIEW):
+    """Return the table of this name that a report of the rows has."""
+    sections = build_sections(rows, {}, {view.study: view})
+    named = {table.name: table for section in sections for table in section.tables}
+    return named[f"{view.study}-sample-4{suffix}"]
+
+
+def lines_of(rows):
+    return show(frame_of(rows, {}), generic_view("efficiency")).frame
 
 
 def efficiency(**fields):
@@ -221,23 +238,22 @@ def test_figures_without_numbers_give_words():
 
 
 def test_spread_is_over_seeds_once_there_are_several():
-    one = summarise_rows(to_frame(ablation((0,))), ["method", "config.modes"])
+    one = summarise_rows(to_frame(ablation((0,))), ["method", MODES])
     assert set(one.loc[one["kind"] == "accuracy", "spread"]) == {"images"}
     assert set(one.loc[one["kind"] == "accuracy", "n"]) == {8}
     frame = to_frame(ablation((0, 1, 2)))
-    several = summarise_rows(frame, ["method", "config.modes"])
-    line = several.query("method == 'nodiff' and metric == 'PSNR' and `config.modes` == 12").iloc[0]
-    values = [row.value for row in ablation((0, 1, 2)) if row.key[1:3] == ("nodiff", "PSNR")]
+    several = summarise_rows(frame, ["method", MODES])
+    line = several.query(f"method == 'nodiff' and metric == 'PSNR' and `{MODES}` == 12").iloc[0]
+    values = [
+        row.value for row in ablation((0, 1, 2)) if (row.method, row.metric) == ("nodiff", "PSNR")
+    ]
     assert line["spread"] == "seeds" and line["n"] == 3
     assert line["center"] == pytest.approx(np.mean(values[1::3]))
     assert line["std"] == pytest.approx(np.std(values[1::3], ddof=1))
 
 
 def test_setting_table_marks_ranks_and_keeps_the_papers_words_apart():
-    frame = to_frame(ablation())
-    table = setting_table(
-        frame, "modes", name="modes", title="Modes", words=load_paper_words("modes")
-    )
+    table = table_of(ablation())
     cells = table.cells
     assert cells["method"].tolist() == ["nodiff"] * 3 + ["pseudo_sr"] * 3 + ["exp"]
     assert cells["modes"].tolist() == ["8", "12", "16"] * 2 + ["–"]
@@ -252,7 +268,7 @@ def test_setting_table_marks_ranks_and_keeps_the_papers_words_apart():
 
 
 def test_table_files_say_the_same(tmp_path):
-    table = setting_table(to_frame(ablation()), "modes", name="modes", title="A & B_1")
+    table = replace(table_of(ablation()), title="A & B_1")
     paths = {path.suffix: path for path in table.write(tmp_path)}
     best = table.cells["PSNR (dB) ↑"][table.marks["PSNR (dB) ↑"] == "best"].item()
     number = best.split(" ± ")[0]
@@ -291,13 +307,12 @@ def test_paper_numbers_stand_in_their_own_columns():
     column = beside.cells.set_index("method")["PSNR (paper, WV3)"]
     assert column["bdsd_pc"] == "32.969 ± 2.784" and column["exp"] == "–"
     assert beside.cells[table.cells.columns].equals(table.cells)
-    with pytest.raises(UsageError, match="WV9"):
-        with_paper_numbers(table, load_paper_table(1), "WV9")
+    assert with_paper_numbers(table, load_paper_table(1), "sample-4") is table
 
 
 def test_difference_table_tells_real_from_not_shown():
-    table = difference_table(to_frame(ablation()), "modes", 12, name="d", title="D")
-    values = table.values.query("metric == 'PSNR'").set_index("modes")
+    table = table_of(ablation(), "-differences")
+    values = table.values.query("metric == 'PSNR'").set_index(MODES)
     assert values.loc[8, "ci_high"] < 0
     assert values.loc[16, "ci_low"] < 0 < values.loc[16, "ci_high"]
     assert table.cells["PSNR (dB) ↑"].str.endswith("~").tolist() == [False, True]
@@ -318,13 +333,6 @@ def test_format_number(value, kind, text):
     assert format_number(value, kind) == text
 
 
-def test_settings_are_found_by_name_and_misspellings_answered():
-    frame = to_frame([accuracy("nodiff", 12, IMAGES, config={"backbone_options": {"modes": 12}})])
-    assert setting_column(frame, "modes") == "config.backbone_options.modes"
-    with pytest.raises(UsageError, match="did you mean 'modes'"):
-        setting_column(frame, "mods")
-
-
 def test_one_metric_has_one_unit():
     rows = [cost("fno", "x", 1.0, unit="ms"), cost("fno", "x", 1.0, unit="s", size=128)]
     with pytest.raises(UsageError, match="several units: ms, s"):
@@ -335,13 +343,16 @@ def test_one_metric_has_one_unit():
 
 
 def drawn_figures():
-    frame = to_frame(ablation((0, 1)))
-    costs = to_frame(efficiency())
-    points = pd.DataFrame({"backbone": ["fno", "x"], "params": [1.0, 5.0], "PSNR": [30.0, 31.0]})
+    shown = show(frame_of(ablation((0, 1)), {}), VIEW)
+    costs = lines_of(efficiency())
+    points = pd.DataFrame({"line": ["fno", "x"], "params": [1.0, 5.0], "PSNR": [30.0, 31.0]})
+    points["who"] = points["line"]
     roof = pd.DataFrame({"label": ["fno", "x"], "intensity": [1.0, 30.0], "gflops": [8.0, 70.0]})
     return {
-        "setting": metrics_vs_setting(frame, "modes", note="Not iso-parameter."),
-        "features": feature_maps({8: RNG.normal(size=(3, 32, 32))}, outline=True),
+        "setting": metrics_along_axis(shown, VIEW, note="Not iso-parameter."),
+        "features": feature_maps(
+            {"modes = 8": RNG.normal(size=(3, 32, 32))}, kept={"modes = 8": 8}
+        ),
         "bars": bar_panels(costs[costs["size"] == 64]),
         "scaling": scaling(costs),
         "pareto": pareto_scatter(points, cost="params", quality="PSNR"),
@@ -354,7 +365,7 @@ def test_figures_are_written_and_equal_figures_give_equal_bytes(tmp_path):
     for name, figure in drawn_figures().items():
         [path] = save_figure(figure, tmp_path / "all" / name, ("png",))
         assert path.stat().st_size > 1000
-    rows = to_frame(efficiency())
+    rows = lines_of(efficiency())
     first, second = (
         save_figure(scaling(rows), tmp_path / folder / "scaling", ("png", "pdf", "svg"))
         for folder in ("first", "second")
@@ -364,7 +375,9 @@ def test_figures_are_written_and_equal_figures_give_equal_bytes(tmp_path):
 
 
 def test_setting_figure_shows_what_the_rows_hold():
-    figure = metrics_vs_setting(to_frame(ablation((0, 1))), "modes", note="Not iso-parameter.")
+    figure = metrics_along_axis(
+        show(frame_of(ablation((0, 1)), {}), VIEW), VIEW, note="Not iso-parameter."
+    )
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
     assert list(panels) == ["PSNR (dB) ↑", "SAM (deg) ↓", "Parameters (M) ↓"]
     psnr = panels["PSNR (dB) ↑"]
@@ -372,7 +385,7 @@ def test_setting_figure_shows_what_the_rows_hold():
     [curve] = [c for c in psnr.containers if c.get_label() == "nodiff, fno"]
     values = to_frame(ablation((0, 1))).query("method == 'nodiff' and metric == 'PSNR'")
     assert curve.lines[0].get_ydata() == pytest.approx(
-        values.groupby("config.modes")["value"].mean().to_numpy()
+        values.groupby(MODES)["value"].mean().to_numpy()
     )
     assert "over seeds (n = 2)" in figure.legends[0].get_title().get_text()
     [exp] = [line for line in psnr.lines if line.get_label().startswith("EXP")]
@@ -384,7 +397,7 @@ def test_setting_figure_shows_what_the_rows_hold():
 def test_spectrum_puts_a_wave_at_its_frequency():
     column = np.arange(32)
     wave = np.cos(2 * np.pi * 5 * column / 32) * np.ones((32, 1))
-    figure = feature_maps({8: wave})
+    figure = feature_maps({"modes = 8": wave})
     image = figure.axes[1].images[0]
     spectrum = np.asarray(image.get_array())
     left, right, bottom, top = image.get_extent()
@@ -402,7 +415,7 @@ def test_growth_exponent_of_known_laws():
 
 
 def test_scaling_figure_shows_exponents_and_failures():
-    axes = scaling(to_frame(efficiency()), metrics=["latency_train_step"]).axes[0]
+    axes = scaling(lines_of(efficiency()), metrics=["latency_train_step"]).axes[0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["fno: pixels$^{1.00}$", "attention_unet: pixels$^{2.00}$"]
     crosses = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"]
@@ -411,7 +424,7 @@ def test_scaling_figure_shows_exponents_and_failures():
 
 def choices(cost, psnr, labels=None):
     names = labels or [f"choice {index}" for index in range(len(cost))]
-    return pd.DataFrame({"backbone": names, "train_seconds": cost, "PSNR": psnr})
+    return pd.DataFrame({"line": names, "who": names, "train_seconds": cost, "PSNR": psnr})
 
 
 def names_drawn(figure):
@@ -487,9 +500,13 @@ def test_logarithmic_axes_have_at_least_three_labels(span):
     assert len(set(shown)) == len(shown)
 
 
-def test_a_backbone_keeps_its_colour():
-    assert colour_of("fno", ["fno"]) == colour_of("fno", ["zeta", "attention_unet", "fno"])
-    assert colour_of("fno") != colour_of("attention_unet")
+def test_a_name_keeps_its_colour_and_stays_apart_from_the_others():
+    own = ("fno", "attention_unet", "conv_unet", "convnext", "galerkin")
+    together = colours(own)
+    assert all(colours([name])[name] == colour for name, colour in together.items())
+    assert colours(["zeta", *own]).items() >= {("galerkin", together["galerkin"])}
+    many = [np.array(matplotlib.colors.to_rgb(c)) for c in colours(map(str, range(20))).values()]
+    assert min(np.abs(a - b).max() for a, b in itertools.combinations(many, 2)) > 0.05
 
 
 def test_drawing_nothing_is_an_error():
@@ -506,16 +523,16 @@ def test_drawing_nothing_is_an_error():
 
 def test_pareto_points_join_quality_and_cost():
     frame = to_frame(ablation((0, 1)))
-    points = pareto_points(frame, "params", "PSNR", ["method", "config.modes"])
+    points = pareto_points(frame, "params", "PSNR", ["method", MODES])
     assert points["params"].tolist() == [0.64, 1.44, 2.56]
-    means = frame.query("method == 'nodiff' and metric == 'PSNR'").groupby("config.modes")["value"]
+    means = frame.query("method == 'nodiff' and metric == 'PSNR'").groupby(MODES)["value"]
     assert points["PSNR"].tolist() == pytest.approx(means.mean().tolist())
     assert points["PSNR_std"].tolist() == pytest.approx(means.std().tolist())
 
 
-def trained(backbone, psnr, seconds, digest, *, run_id="r", seed=0, **settings):
+def trained(backbone, psnr, seconds, digest, *, run_id="r", seed=0, **options):
     """Rows of a trained denoiser: its accuracy, and what training cost."""
-    config = {"preset": "laptop", "nfe": 10, "training": digest, **settings}
+    config = {"preset": "laptop", "training": digest, "backbone": options or {"width": 1}}
     same = {"run_id": run_id, "cell_id": digest, "config": config, "seed": seed, "protocol": "p"}
     images = psnr + IMAGES - IMAGES.mean()
     costs = (("train_seconds", seconds, "s"), ("train_flops", seconds / 20, "TFLOP"))
@@ -523,6 +540,10 @@ def trained(backbone, psnr, seconds, digest, *, run_id="r", seed=0, **settings):
         replace(accuracy("nodiff", None, images, backbone=backbone), **same),
         *(cost(backbone, *of, unit=unit, **same, dataset="sample-4") for *of, unit in costs),
     ]
+
+
+def quality_sections(rows, runs):
+    return list(BLOCKS["quality"](frame_of(rows, runs), runs, generic_view("p")))
 
 
 def points_drawn(section, figure="quality-train_seconds"):
@@ -537,14 +558,16 @@ def test_one_configuration_of_two_folders_is_one_point():
         for modes, psnr, seconds in ((8, 47.5, 58.0), (12, 47.4, 55.0))
         for row in trained("fno", psnr, seconds, f"m{modes}", modes=modes)
     ]
-    backbones = trained("fno", 47.4, 54.0, "m12", run_id="s")  # timed when trained once more
+    backbones = trained(
+        "fno", 47.4, 54.0, "m12", run_id="s", modes=12
+    )  # timed when trained once more
     backbones += trained("convnext", 47.0, 200.0, "c", run_id="s")
     runs = {run_id: {"machine": XEON} for run_id in "rs"}
     for rows, seconds in ((ablation_ + backbones, 54.0), (backbones + ablation_, 55.0)):
         [section] = quality_sections(rows, runs)
         drawn = points_drawn(section)
-        assert drawn.keys() == {"fno modes 8", "fno modes 12", "convnext"}
-        assert drawn["fno modes 12"] == pytest.approx((seconds, 47.4))
+        assert drawn.keys() == {"fno, modes = 8", "fno, modes = 12", "convnext"}
+        assert drawn["fno, modes = 12"] == pytest.approx((seconds, 47.4))
         assert len(section.tables[0].cells) == 3
     [alone] = quality_sections(backbones, runs)
     assert points_drawn(alone).keys() == {"fno", "convnext"}
@@ -580,7 +603,9 @@ def result_folder(tmp_path):
     rows = ablation(run_id=run_id) + efficiency(run_id=run_id)
     steps = np.arange(5.0)
     for modes in (8, 12, 16):
-        base = next(r for r in rows if r.method == "nodiff" and r.config.get("modes") == modes)
+        base = next(
+            r for r in rows if r.method == "nodiff" and r.config["backbone"]["modes"] == modes
+        )
         np.savez(folder.path / f"f{modes}.npz", first=np.zeros((2, 8, 8)), last=np.eye(8) * modes)
         np.savez(folder.path / f"h{modes}.npz", loss=np.stack([steps, np.exp(-steps)], 1))
         blank = {"value": None, "samples": None, "split": None, "n": None}
@@ -597,7 +622,9 @@ def result_folder(tmp_path):
 
 def test_report_writes_what_applies_and_is_one_page(result_folder, tmp_path):
     rows, runs = result_folder.rows(), load_runs(result_folder.path)
-    _, paths = write_report(rows, runs, tmp_path / "report", title="Results <1>")
+    _, paths = write_report(
+        rows, runs, {VIEW.study: VIEW}, tmp_path / "report", title="Results <1>"
+    )
     names = {str(path.relative_to(tmp_path / "report")) for path in paths}
     for stem in ("", "-features", "-training"):
         assert f"figures/ablation_modes-sample-4{stem}.pdf" in names
@@ -614,15 +641,19 @@ def test_report_writes_what_applies_and_is_one_page(result_folder, tmp_path):
 def test_costs_of_two_machines_never_share_a_table():
     runs = {"r": {"machine": XEON}, "s": {"machine": XEON | {"gpu": {"name": "A", "count": 1}}}}
     rows = efficiency() + [replace(row, run_id="s", cell_id="s") for row in efficiency()]
-    sections = build_sections(to_frame(rows), runs)
+    sections = build_sections(rows, runs, {})
     titles = [section.title for section in sections]
     assert titles[:2] == ["Cost: efficiency on Xeon x2", "Cost: efficiency on A x1"]
 
 
 def test_features_are_the_last_blocks(result_folder):
-    frame = to_frame(result_folder.rows())
-    features = feature_arrays(frame, "config.modes", load_runs(result_folder.path))
-    assert {key: value.max() for key, value in features.items()} == {8: 8, 12: 12, 16: 16}
+    frame = frame_of(result_folder.rows(), {})
+    [section] = BLOCKS["features"](frame, load_runs(result_folder.path), VIEW)
+    [figure] = section.figures.values()
+    shown = {a.get_title(loc="left"): np.asarray(a.images[0].get_array()) for a in figure.axes[:3]}
+    assert {name: feature.max() for name, feature in shown.items()} == {
+        "modes = 8": 8, "modes = 12": 12, "modes = 16": 16,
+    }  # fmt: skip
 
 
 # Comparing
@@ -662,7 +693,11 @@ def test_costs_compare_by_ratio_and_counts_are_exact():
     ("change", "message"),
     [
         ({"protocol_version": 2}, "protocol versions"),
-        ({"config": {"convention": "dlpan"}}, "conventions, pancollection and dlpan"),
+        (
+            {"config": {"evaluation": {"convention": "dlpan"}}},
+            "convention, pancollection and dlpan",
+        ),
+        ({"config": {"data": {"fingerprint": "g"}}}, "fingerprint, f and g"),
         ({"unit": "none"}, "units, dB and none"),
         ({"samples": [1.0, 2.0]}, "numbers of images, 2 and 8"),
         ({"dataset": "WV3"}, "no accuracy measurement in common"),

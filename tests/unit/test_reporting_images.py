@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.config import UsageError
-from bench.reporting.images import fused_images
+from bench.reporting.figures import fused_images
 
 
 def _picture(offset):

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from bench.records import Row, to_frame
+from bench.reporting.blocks.machines import ceilings_in
+from bench.reporting.blocks.speed import speed_tables
 from bench.reporting.build import build_sections
-from bench.reporting.speed import speed_tables
 
 CASE = {"part": "forward", "case": "8 x 8", "baseline": "peer"}
 
@@ -37,9 +38,8 @@ ROWS = [
 
 
 def tables(rows, ceilings):
-    empty = ["metric", "status", "value"]
-    peaks = to_frame(ceilings) if ceilings else pd.DataFrame(columns=empty)
-    return list(speed_tables(to_frame(rows), peaks, "speed"))
+    peak = ceilings_in(to_frame(ceilings)).get("peak_gflops", float("nan"))
+    return list(speed_tables(to_frame(rows), peak, "speed"))
 
 
 def test_ratios_are_taken_within_rounds():
@@ -83,7 +83,7 @@ def test_these_rows_have_tables_of_their_own():
         run_id="r", cell_id="e", protocol="speed", kind="cost", method="nodiff", backbone="fno",
         metric="latency_forward", value=3.0, unit="ms", direction="lower",
     )  # fmt: skip
-    (section,) = build_sections(to_frame([*ROWS, make_ceiling(100.0), other]), {})
+    (section,) = build_sections([*ROWS, make_ceiling(100.0), other], {}, {})
     cost, speed = section.tables[-1], section.tables[0]
     assert "floor" in speed.cells
     assert cost.cells["method"].tolist() == ["nodiff"]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench.reporting.summary import short_name
-from bench.reporting.tables import NOT_MEASURED, Table, format_number
+from bench.records import View
+from bench.records.grouping import split_lines
+from bench.reporting.blocks.machines import BASELINE, ceilings_in, in_turns, machines
+from bench.reporting.html import Section
+from bench.reporting.shown import headers
+from bench.reporting.tables import Table
+from bench.reporting.text import format_number, joined, shown_value
 
-__all__ = ["BASELINE", "speed_tables"]
+__all__ = ["speed", "speed_tables"]
 
-BASELINE = "config.baseline"
-"""Column of rows whose competitors were timed in turns: the one that ratios are to."""
 _PART, _CASE = "config.part", "config.case"
 _SUBJECT_FLOPS = "flops_call"
 NOTE = (
@@ -26,33 +30,46 @@ FLOOR_NOTE = (
 )
 
 
-def speed_tables(rows: pd.DataFrame, ceilings: pd.DataFrame, name: str) -> Iterator[Table]:
+def speed(
+    frame: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]], view: View
+) -> Iterator[Section]:
+    """Yield the tables of each class of machine."""
+    for title, name, _, rows in machines(frame, view):
+        peak = ceilings_in(rows).get("peak_gflops", np.nan)
+        timed = rows[in_turns(rows)]
+        if not timed.empty:
+            yield Section(title, list(speed_tables(timed, peak, f"{name}-speed")))
+
+
+def speed_tables(rows: pd.DataFrame, peak: float, name: str) -> Iterator[Table]:
     """Yield a table per part: a line per case, a column per competitor.
 
     Args:
-        rows: with the column :data:`BASELINE`, of one machine.
-        ceilings: its measured ceilings; without any no floor is stated.
+        rows: those of :func:`in_turns`, of one machine.
+        peak: its measured ceiling, GFLOP/s; nan without one: no floor is stated.
         name: stem of the tables' files.
     """
-    peaks = ceilings[(ceilings["metric"] == "peak_gflops") & (ceilings["status"] == "ok")]
-    peak = peaks["value"].max() if len(peaks) else np.nan
     for number, (part, of_part) in enumerate(rows.groupby(_PART, sort=False), 1):
-        cells, values = [], []
-        for case, of_case in of_part.groupby(_CASE, sort=False):
+        lines = split_lines(of_part, ("method", _CASE))
+        by = [column for column in lines.by if column != "method"]
+        head, cells, values = headers(by), [], []
+        for _, of_case in lines.frame.groupby(joined(lines.frame, by), sort=False):
             # Measured again with other rounds or competitors: the last measurement counts.
-            cell, lines = _case(of_case[of_case["cell_id"] == of_case["cell_id"].iloc[-1]], peak)
-            cells.append({short_name(_CASE): case} | cell)
-            values += [{"part": part, "case": case} | line for line in lines]
-        cells = pd.DataFrame(cells).fillna(NOT_MEASURED)
+            of_case = of_case[of_case["cell_id"] == of_case["cell_id"].iloc[-1]]
+            cell, numbers = _case(of_case, peak)
+            label = of_case[by].iloc[0]
+            cells.append({head[c]: shown_value(label[c]) for c in by} | cell)
+            case = {head[c]: label[c] for c in by}
+            values += [{"part": part, **case} | line for line in numbers]
+        cells = pd.DataFrame(cells)
         floors = [column for column in cells if column.startswith("floor")]
         cells = cells[[*(column for column in cells if column not in floors), *floors]]
         notes = [NOTE.format(baseline=of_part[BASELINE].iloc[0])]
         if floors:
             subject = of_part.loc[of_part["metric"] == _SUBJECT_FLOPS, "method"].iloc[0]
             notes.append(FLOOR_NOTE.format(subject=subject, peak=format_number(peak)))
-        marks = pd.DataFrame("", index=cells.index, columns=cells.columns)
         title = part[0].upper() + part[1:]
-        yield Table(f"{name}-{number}", title, cells, marks, pd.DataFrame(values), tuple(notes))
+        yield Table.of(f"{name}-{number}", title, cells, pd.DataFrame(values), notes)
 
 
 def _case(rows: pd.DataFrame, peak: float) -> tuple[dict[str, str], list[dict[str, object]]]:

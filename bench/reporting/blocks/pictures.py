@@ -1,0 +1,127 @@
+"""What arrays show: fused images, features with their spectra, training losses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.records import View
+from bench.reporting.blocks.accuracy import datasets
+from bench.reporting.figures import feature_maps, fused_images, training_curves
+from bench.reporting.html import Section
+from bench.reporting.shown import Shown, axis_column, notes_of, show
+
+__all__ = ["artefacts", "features", "pictures", "training"]
+
+log = logging.getLogger(__name__)
+
+Runs = Mapping[str, Mapping[str, Any]]
+_PANELS, _LINES = 8, 12
+"""More than these are not drawn beside each other; a note says so."""
+
+
+def pictures(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
+    """Yield the first test image of each data set as the lines fused it."""
+    for name, dataset, rows in datasets(frame, view):
+        images = rows[(rows["metric"] == "fused") & (rows["split"] == "reduced")]
+        shown = show(images, view)
+        notes = notes_of(rows[rows["kind"] == "accuracy"], view)
+        names, left_out = shown.first(_PANELS)
+        needs = {"fused": 3, "reference": 3, "pan": 3, "rgb": 1}
+        drawn = dict(_first_of_each(shown, names, runs, needs))
+        shapes = {arrays[key].shape for arrays in drawn.values() for key in ("fused", "reference")}
+        if len(shapes) > 1:
+            log.warning("%s: fused images of different sizes are not drawn together", name)
+        elif drawn:
+            figure = fused_images(
+                drawn, title=f"First test image of {dataset}", note=" ".join([*notes, *left_out])
+            )
+            yield Section(name, figures={f"{name}-images": figure})
+
+
+def features(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
+    """Yield the input of the last guided block of each line, and its spectrum."""
+    for name, dataset, rows in datasets(frame, view):
+        shown = show(rows[rows["metric"] == "features"], view)
+        names, left_out = shown.first(_PANELS)
+        found = {
+            line: arrays[max(arrays, key=list(arrays).index)]
+            for line, arrays in _first_of_each(shown, names, runs, {})
+        }
+        found = {line: array for line, array in found.items() if array.ndim in (2, 3)}
+        axis = axis_column(shown.frame, view) if view.outline else None
+        kept = shown.lines[axis].to_dict() if axis else {}
+        if found:
+            title = f"Input of the last guided block, {dataset}"
+            figure = feature_maps(found, kept=kept, title=title, note=" ".join(left_out))
+            yield Section(name, figures={f"{name}-features": figure})
+
+
+def training(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
+    """Yield the losses of each training, a panel per stage."""
+    for name, dataset, rows in datasets(frame, view):
+        losses = rows[(rows["kind"] == "training") & rows["metric"].str.startswith("loss_")]
+        shown = show(losses[losses["artefact"].notna()], view)
+        names, left_out = shown.first(_LINES)
+        stages: dict[str, dict[str, np.ndarray]] = {}
+        for metric in shown.frame["metric"].unique():
+            of_stage = Shown(shown.frame[shown.frame["metric"] == metric], shown.by, shown.note)
+            for line, arrays in _first_of_each(of_stage, names, runs, {"loss": 2}):
+                if len(arrays["loss"]):
+                    stages.setdefault(metric.removeprefix("loss_"), {})[line] = arrays["loss"]
+        if stages:
+            figure = training_curves(
+                stages, title=f"Training, {dataset}", note=" ".join([*shown.note, *left_out])
+            )
+            yield Section(name, figures={f"{name}-training": figure})
+
+
+def _first_of_each(
+    shown: Shown, names: Sequence[str], runs: Runs, needs: Mapping[str, int]
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yield lines with their arrays: of the first seed, of several rows the last."""
+    rows = shown.frame[shown.frame["line"].isin(names) & shown.frame["artefact"].notna()]
+    order = {line: place for place, line in enumerate(names)}
+    rows = rows.assign(place=rows["line"].map(order)).sort_values(["place", "seed"], kind="stable")
+    rows = rows.drop_duplicates(["line", "seed"], keep="last").drop_duplicates("line")
+    for row, arrays in artefacts(rows, runs, needs):
+        yield row["line"], arrays
+
+
+def artefacts(
+    rows: pd.DataFrame, runs: Runs, needs: Mapping[str, int]
+) -> Iterator[tuple[pd.Series, dict[str, np.ndarray]]]:
+    """Yield rows with the arrays they name; what cannot be read is logged and left out.
+
+    Args:
+        rows: published folders may come without the arrays.
+        runs: know the folder of each row.
+        needs: number of dimensions by name of the arrays that must be there.
+    """
+    for _, row in rows.iterrows():
+        if row["run_id"] not in runs:
+            continue
+        folder = Path(runs[row["run_id"]]["folder"])
+        path = folder / str(row["artefact"])
+        if not path.resolve().is_relative_to(folder.resolve()):
+            log.warning("%s lies outside its result folder: left out", path)
+        elif not path.is_file():
+            log.info("%s is not there: what it would show is left out", path)
+        else:
+            try:
+                with np.load(path) as file:
+                    arrays = dict(file)
+                for name, dimensions in needs.items():
+                    if arrays[name].ndim != dimensions:
+                        raise ValueError(f"{name} has shape {arrays[name].shape}")
+                if not arrays:
+                    raise ValueError("no arrays")
+            except Exception as error:  # whatever a broken file makes a reader throw
+                log.warning("%s cannot be shown: %s", path, error)
+            else:
+                yield row, arrays
