@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, ExitCode, UsageError, run_command
+from bench.config import CommonFlags
+from bench.records import View
+from bench.running import Desk, Study
 
-PROTOCOL = "bill"  # protocols/efficiency.py has another grid, and the name of efficiency
-VERSION = 3
+if TYPE_CHECKING:
+    from bench.running import Cell
 
 
 @dataclass(frozen=True)
@@ -40,72 +44,33 @@ class Flags(CommonFlags):
     """Also ask stock FLOP counters, to see what they leave out."""
 
 
-def main(flags: Flags) -> int:
-    from bench.data import load_dataset
+def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+    from bench.cells.conditions import At
+    from bench.cells.grid import cost_cells, cost_entrants
+    from bench.cells.works import WORKS
     from bench.measure import parse_bytes
-    from bench.running import (
-        CostGrid,
-        check_experiment,
-        default_folder,
-        present,
-        print_choices,
-        requested_experiments,
-        run_cells,
-        workspace,
-    )
 
-    if flags.list:
-        print_choices(flags)
-        return ExitCode.OK
-    bands = flags.bands or load_dataset(flags.dataset, sensor=flags.sensor).sensor.bands
-    configs = list({config.backbone: config for config in requested_experiments(flags)}.values())
     if flags.fit is not None:
         parse_bytes(flags.fit)
-    for config in configs:
-        check_experiment(config, bands)
-    place = workspace(flags)
-    grids = [
-        CostGrid(
-            experiments=configs,
-            preset=flags.preset,
-            overrides=flags.override,
-            backbone_module=None if flags.backbone_module is None else str(flags.backbone_module),
-            bands=bands,
-            size=size,
-            batch=batch,
-            device=place.device,
-            threads=flags.threads,
-            rounds=flags.rounds,
-            timeout=flags.timeout,
-            stock=flags.stock,
-            modules=flags.modules,
-            fit=flags.fit,
-            progress=place.progress,
-        )
-        for size in flags.size
-        for batch in flags.batch
-    ]
-    for grid in grids:
-        misfits = [grid.misfit(config) for config in configs]
-        if all(misfits):  # what only some do not take is a row of theirs
-            raise UsageError(misfits[0])
-    cells = [cell for grid in grids for cell in grid.cells()]
-    if not cells:
-        raise UsageError("nothing to measure: --size and --batch need a value each")
-    folder = default_folder(flags, PROTOCOL)
-    code = run_cells(
-        cells,
-        folder,
-        protocol=PROTOCOL,
-        version=VERSION,
-        config={"preset": flags.preset, "experiments": configs},
-        force=flags.force,
-        dry_run=flags.dry_run,
-    )
-    if not flags.dry_run:
-        present(folder, {cell.cell_id for cell in cells}, "Efficiency", as_json=flags.json)
-    return code
+    bands = desk.dataset.sensor.bands if flags.bands is None else flags.bands
+    entrants = cost_entrants(flags, desk, bands)
+    for size in flags.size:
+        for batch in flags.batch if entrants else ():
+            at = At(size, batch, desk.device, flags.threads, flags.rounds, flags.timeout)
+            yield from cost_cells(
+                entrants, tuple(WORKS), at, desk, stock=flags.stock, modules=flags.modules,
+                fit=flags.fit,
+            )  # fmt: skip
 
+
+STUDY = Study(
+    "efficiency",
+    version=3,
+    title="The cost of a denoiser",
+    flags=Flags,
+    cells=cells,
+    view=View("efficiency", "The cost of a denoiser", ("cost", "scaling")),
+)
 
 if __name__ == "__main__":
-    run_command(Flags, main, prog="efficiency")
+    STUDY.main()

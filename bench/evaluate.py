@@ -9,7 +9,7 @@ python bench/evaluate.py --fused my_results --name mine --dataset PanCollection/
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,16 +17,21 @@ from typing import TYPE_CHECKING, Literal
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, ExitCode, MissingError, UsageError, run_command
+from bench.config import (
+    CommonFlags,
+    MissingError,
+    UsageError,
+    apply_overrides,
+    experiment_preset,
+    preset_seeds,
+)
+from bench.config.experiment import Scheme
+from bench.records import View
+from bench.running import Desk, Study
 
 if TYPE_CHECKING:
     from bench.config import EvaluationConfig
-    from bench.data import Dataset
-    from bench.records import Row
-    from bench.reporting.tables import Table
     from bench.running import Cell
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -49,77 +54,38 @@ class Flags(CommonFlags):
     """Values of --fused: sensor counts, or counts divided by the sensor's peak."""
     key: str | None = None
     """Array of --fused in .mat and .h5 files; by default the only one that can hold images."""
+    scheme: Scheme | None = None
+    """How denoisers are trained: two_stage, joint, one_stage; the preset's own by default."""
     convention: str | None = None
     """Border cut of the reduced-resolution indices: pancollection (default), dlpan, none."""
     images: int | None = None
     """Use the first so many images of each test set; all by default."""
 
 
-def main(flags: Flags) -> int:
-    """Run the verb; see :class:`Flags`."""
-    from bench.data import load_dataset
+def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+    from bench.cells.experiments import experiment_cells, method_cells
     from bench.fusion import FUSION_METHODS
-    from bench.records import RunFolder
-    from bench.running import (
-        check_experiment,
-        default_folder,
-        diffusion_cell,
-        method_cell,
-        present,
-        print_choices,
-        requested_experiments,
-        run_cells,
-        workspace,
-    )
 
-    if flags.list:
-        print_choices(flags)
-        return ExitCode.OK
     if not (flags.method or flags.backbone or flags.fused):
         raise UsageError(
             f"nothing to evaluate: give --method ({', '.join(FUSION_METHODS)}), --backbone or "
             f"--fused"
         )
     methods = FUSION_METHODS.match(flags.method)
-    dataset = load_dataset(flags.dataset, sensor=flags.sensor)
-    if not {"reduced", "full"} & set(dataset.splits):
-        raise MissingError(f"data set {dataset.name} has no test set, reduced or full")
+    if not {"reduced", "full"} & set(desk.dataset.splits):
+        raise MissingError(f"data set {desk.dataset.name} has no test set, reduced or full")
     evaluation = _evaluation(flags)
-    cells = [method_cell(name, dataset, evaluation) for name in methods]
-    configs = [replace(config, evaluation=evaluation) for config in requested_experiments(flags)]
-    for config in configs:
-        check_experiment(config, dataset.sensor.bands)
-        cells.append(diffusion_cell(config, dataset, workspace(flags), {"preset": flags.preset}))
+    changes = {"evaluation": evaluation} | ({"scheme": flags.scheme} if flags.scheme else {})
+    common = replace(apply_overrides(experiment_preset(flags.preset), flags.override), **changes)
+    seeds = flags.seed or preset_seeds(flags.preset)
+    yield from method_cells(methods, common, desk, seeds)
+    yield from experiment_cells(desk.experiments(**changes), desk)
     if flags.fused:
-        cells.append(_fused_cell(flags, dataset, evaluation))
-
-    folder = default_folder(flags, "evaluate")
-    settings = {"preset": flags.preset, "methods": methods, "experiments": configs}
-    code = run_cells(
-        cells,
-        folder,
-        protocol="evaluate",
-        version=VERSION,
-        config={**settings, "evaluation": evaluation},
-        force=flags.force,
-        dry_run=flags.dry_run,
-    )
-    if not flags.dry_run:
-        ids = {cell.cell_id for cell in cells}
-        rows = [row for row in RunFolder(folder).latest() if row.cell_id in ids]
-        intervals = _intervals(rows, dataset.name)
-        if intervals is not None:
-            intervals.write(folder / "tables")
-            if not flags.json:
-                print(intervals.markdown())
-        present(folder, ids, f"Accuracy on {dataset.name}", as_json=flags.json)
-    return code
+        yield _fused_cell(flags, desk, evaluation)
 
 
 def _evaluation(flags: Flags) -> EvaluationConfig:
     """Return what to measure; the same for everything the command names."""
-    from bench.config import apply_overrides, experiment_preset
-
     evaluation = apply_overrides(experiment_preset(flags.preset), flags.override).evaluation
     if flags.convention is not None:
         evaluation = replace(evaluation, convention=flags.convention)
@@ -128,14 +94,15 @@ def _evaluation(flags: Flags) -> EvaluationConfig:
     return evaluation
 
 
-def _fused_cell(flags: Flags, dataset: Dataset, evaluation: EvaluationConfig) -> Cell:
+def _fused_cell(flags: Flags, desk: Desk, evaluation: EvaluationConfig) -> Cell:
     import torch
 
+    from bench.cells.accuracy import images_cell
     from bench.data import read_fused
     from bench.fusion import FUSION_METHODS
     from bench.metrics.inputs import to_counts
-    from bench.running.accuracy import images_cell
 
+    dataset = desk.dataset
     label = flags.name or flags.fused.resolve().stem
     if label in FUSION_METHODS:
         raise UsageError(f"--name {label} is a method of this tool; give the images another name")
@@ -154,41 +121,12 @@ def _fused_cell(flags: Flags, dataset: Dataset, evaluation: EvaluationConfig) ->
     return images_cell(label, flags.split, unit, dataset, evaluation)
 
 
-def _intervals(rows: Sequence[Row], dataset: str) -> Table | None:
-    """Return the confidence intervals of the means, a line per method; None without any."""
-    import pandas as pd
+def view(flags: Flags, desk: Desk) -> View:
+    blocks = ("accuracy", "intervals", "pictures", "training", "cost")
+    return View(STUDY.name, f"Accuracy on {desk.dataset.name}", blocks)
 
-    from bench.records import to_frame
-    from bench.reporting.summary import metric_header
-    from bench.reporting.tables import HEADLINE, NOT_MEASURED, Table, format_number
 
-    frame = to_frame(rows)
-    frame = frame[frame["metric"].isin(HEADLINE) & frame["ci_low"].notna()]
-    if frame.empty:
-        return None
-    lines = [name for name in ("method", "backbone", "seed") if frame[name].notna().any()]
-    ends = frame[["ci_low", "ci_high"]].map(format_number, kind="accuracy").agg(", ".join, axis=1)
-    labels = frame[lines].astype(object).where(frame[lines].notna(), NOT_MEASURED).astype(str)
-    cells = (
-        labels.assign(metric=frame["metric"], interval="[" + ends + "]")
-        .set_index([*lines, "metric"])["interval"]
-        .unstack(sort=False)
-        .fillna(NOT_MEASURED)
-    )
-    cells = cells[[metric for metric in HEADLINE if metric in cells]]
-    cells = cells.rename(columns=metric_header).rename_axis(columns=None).reset_index()
-    marks = pd.DataFrame("", index=cells.index, columns=cells.columns)
-    values = frame[[*lines, "metric", "value", "ci_low", "ci_high", "ci_level", "ci_method", "n"]]
-    level = f"{frame['ci_level'].iloc[0]:.0%}"
-    return Table(
-        f"evaluate-{dataset}-intervals",
-        f"{level} confidence intervals of the means on {dataset}",
-        cells,
-        marks,
-        values,
-        (f"{frame['ci_method'].iloc[0]}.",),
-    )
-
+STUDY = Study("evaluate", 1, "Accuracy", Flags, cells, view)
 
 if __name__ == "__main__":
-    run_command(Flags, main, prog="evaluate")
+    STUDY.main()

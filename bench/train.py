@@ -7,40 +7,28 @@ The weights of equal settings are shared by all commands and never trained twice
 ``weights.safetensors`` lie ``config.json``, with all that building the network takes, and
 ``history.json``, the losses. In Python:
 
-    config = json.loads((folder / "config.json").read_text())
-    experiment = config["experiment"]
-    network = create_backbone(
-        experiment["backbone"],
-        config["bands"],
-        config["cond_channels"],
-        **experiment["backbone_options"],
-    )
-    if experiment["scheme"] != "one_stage":
-        adapters = AdapterConfig(**experiment["adapters"])
-        gain = experiment["diffusion"]["residual_scale"]
-        network = AdaptedDenoiser(network, adapters, gain=gain)
-    network.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
+    from bench.recipes import load_trained
+    method = load_trained("results/runs/checkpoints/<hash>").method()
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, ExitCode, UsageError, run_command
+from bench.config import CommonFlags, ExperimentConfig
 from bench.config.experiment import Scheme
+from bench.running import Desk, Study
 
 if TYPE_CHECKING:
-    from bench.training import Checkpoint
-
-VERSION = 1
+    from bench.running import Cell
 
 
 @dataclass(frozen=True)
@@ -52,69 +40,43 @@ class Flags(CommonFlags):
     on [upsampled MS, PAN]. The preset's own (two_stage) by default."""
 
 
-def main(flags: Flags) -> int:
-    """Run the verb; see :class:`Flags`."""
-    from bench.data import load_dataset
-    from bench.running import (
-        check_experiment,
-        default_folder,
-        print_choices,
-        requested_experiments,
-        run_cells,
-        workspace,
-    )
-    from bench.running.accuracy import training_cell
-    from bench.running.experiments import stage_checkpoints
+def experiments(flags: Flags, desk: Desk) -> list[ExperimentConfig]:
+    return desk.experiments(**({"scheme": flags.scheme} if flags.scheme else {}))
 
-    if flags.list:
-        print_choices(flags)
-        return ExitCode.OK
-    dataset = load_dataset(flags.dataset, sensor=flags.sensor)
-    place = workspace(flags)
-    configs = list(requested_experiments(flags))
-    if flags.scheme is not None:
-        configs = [replace(config, scheme=flags.scheme) for config in configs]
-    for config in configs:
-        check_experiment(config, dataset.sensor.bands)
-    if not configs:
-        raise UsageError("nothing to train: --backbone needs a value")
-    stages = [stage_checkpoints(config, dataset, place) for config in configs]
-    code = run_cells(
-        [training_cell(config, dataset, place) for config in configs],
-        default_folder(flags, "train"),
-        protocol="train",
-        version=VERSION,
-        config={"preset": flags.preset, "experiments": configs},
-        # Rows may outlive the weights they tell of.
-        force=flags.force or not all(_weights(of_one).is_file() for of_one in stages),
-        dry_run=flags.dry_run,
-    )
-    if flags.dry_run:
-        return code
-    trained = [
-        {
-            "backbone": config.backbone,
-            "scheme": config.scheme,
-            "seed": config.seed,
-            "dataset": dataset.name,
-            "weights": str(_weights(of_one)),
-            "hash": _weights(of_one).parent.name,
-            "stages": {stage: _summary(point.history()) for stage, point in of_one.items()},
-        }
-        for config, of_one in zip(configs, stages, strict=True)
-        if all(point.done for point in of_one.values())
-    ]
+
+def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+    from bench.cells.experiments import training_cells
+
+    yield from training_cells(experiments(flags, desk), desk)
+
+
+def answer(flags: Flags, desk: Desk, cells: Sequence[Cell]) -> None:
+    """Print where the weights are."""
+    from bench.recipes import DiffusionRecipe, checkpoints
+
+    trained = []
+    for config in experiments(flags, desk):
+        recipe = DiffusionRecipe(config, desk.dataset.sensor.bands)
+        stages = checkpoints(recipe, desk.dataset.fingerprint, desk.checkpoints)
+        if not all(point.done for point in stages.values()):
+            continue
+        weights = list(stages.values())[-1].folder / "weights.safetensors"
+        trained.append(
+            {
+                "backbone": config.backbone,
+                "scheme": config.scheme,
+                "seed": config.seed,
+                "dataset": desk.dataset.name,
+                "weights": str(weights),
+                "hash": weights.parent.name,
+                "stages": {name: _summary(point.history()) for name, point in stages.items()},
+            }
+        )
     if flags.json:
         print(json.dumps(trained, indent=1))
-        return code
+        return
     for one in trained:
         print(_words(one))
-    return code
-
-
-def _weights(stages: Mapping[str, Checkpoint]) -> Path:
-    """Return the file of the last stage's weights, which hold all of the network."""
-    return list(stages.values())[-1].folder / "weights.safetensors"
 
 
 def _summary(history: Mapping[str, Any]) -> dict[str, float]:
@@ -136,5 +98,7 @@ def _words(trained: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+STUDY = Study("train", 1, "Trainings", Flags, cells, answer=answer)
+
 if __name__ == "__main__":
-    run_command(Flags, main, prog="train")
+    STUDY.main()

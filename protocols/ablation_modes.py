@@ -8,17 +8,20 @@ the auxiliary predictor alone, shows what the diffusion adds to it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, ExitCode, UsageError, run_command
+from bench.config import CommonFlags
+from bench.records import View
+from bench.running import Desk, Study
 
-PROTOCOL = "ablation_modes"
-VERSION = 1
-TITLE = "Effect of the number of Fourier modes"
+if TYPE_CHECKING:
+    from bench.running import Cell
 
 
 @dataclass(frozen=True)
@@ -29,54 +32,31 @@ class Flags(CommonFlags):
     """Kept modes per axis and sign: rows {0..m-1, -m..-1} times columns {0..m-1}."""
 
 
-def main(flags: Flags) -> int:
-    from bench.data import load_dataset
-    from bench.running import (
-        check_experiment,
-        default_folder,
-        diffusion_cell,
-        method_cell,
-        present,
-        print_choices,
-        requested_experiments,
-        run_cells,
-        workspace,
-    )
+def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+    from bench.cells.experiments import experiment_cells, method_cells
 
-    if flags.list:
-        print_choices(flags)
-        return ExitCode.OK
-    dataset = load_dataset(flags.dataset, sensor=flags.sensor)
-    place = workspace(flags)
-    grid = []
-    for base in requested_experiments(flags):
-        for modes in flags.modes:
-            options = {**base.backbone_options, "modes": modes}
-            config = replace(base, backbone_options=options)
-            check_experiment(config, dataset.sensor.bands)
-            grid.append((config, modes))
-    if not grid:
-        raise UsageError("nothing to run: --backbone and --modes need a value each")
-    cells = [method_cell("exp", dataset, grid[0][0].evaluation)]
-    cells += [
-        diffusion_cell(config, dataset, place, {"modes": modes, "preset": flags.preset})
-        for config, modes in grid
+    grid = [
+        replace(base, backbone_options={**base.backbone_options, "modes": modes})
+        for base in desk.experiments()
+        for modes in flags.modes
     ]
+    if grid:
+        yield from method_cells(["exp"], grid[0], desk)
+        yield from experiment_cells(grid, desk)
 
-    folder = default_folder(flags, PROTOCOL)
-    code = run_cells(
-        cells,
-        folder,
-        protocol=PROTOCOL,
-        version=VERSION,
-        config={"preset": flags.preset, "modes": list(flags.modes), "experiment": grid[0][0]},
-        force=flags.force,
-        dry_run=flags.dry_run,
-    )
-    if not flags.dry_run:
-        present(folder, {cell.cell_id for cell in cells}, TITLE, as_json=flags.json)
-    return code
 
+VIEW = View(
+    "ablation_modes",
+    "Effect of the number of Fourier modes",
+    ("accuracy", "differences", "curves", "pictures", "features", "training", "cost"),
+    axis="backbone.modes",
+    baselines={"exp": "EXP (interpolation)", "pseudo_sr": "U, predictor alone"},
+    reference={"backbone.modes": 12},  # what the paper finds best
+    notes=("Not iso-parameter: spectral weights grow with the square of the kept modes.",),
+    words="modes",
+    outline=True,
+)
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW)
 
 if __name__ == "__main__":
-    run_command(Flags, main, prog="ablation_modes")
+    STUDY.main()

@@ -9,22 +9,22 @@ training.
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, ExitCode, UsageError, run_command
+from bench.config import CommonFlags, MissingError, results_home
+from bench.records import RunFolder, View
+from bench.running import Desk, Study
 
 if TYPE_CHECKING:
-    from bench.records import Row
-
-PROTOCOL = "efficiency"
-VERSION = 2
-TITLE = "The cost of a denoiser"
+    from bench.running import Cell
 
 SIZES = {"smoke": (64, 128), "laptop": (64, 128, 256, 512, 1024)}
 SECONDS = {"smoke": 30.0, "laptop": 150.0, "paper": 1800.0}
@@ -53,103 +53,60 @@ class Flags(CommonFlags):
     ablation_modes left for this data set and preset, and the published rows."""
 
 
-def accuracy_rows(flags: Flags, dataset: str) -> tuple[list[Row], dict[str, Any]]:
-    """Return the rows for quality against cost, and their provenance.
+def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+    from bench.cells.ceilings import ceilings_cell
+    from bench.cells.conditions import At
+    from bench.cells.grid import cost_cells, cost_entrants
 
-    Args:
-        flags: those of the command.
-        dataset: the data set's own name; ``--dataset`` may be an alias of it.
-    """
-    from bench.records import load_rows, load_runs
-    from bench.running import default_folder
-
-    if flags.quality:
-        return load_rows(*flags.quality), load_runs(*flags.quality)
-    folders = [PUBLISHED / name for name in ("ablation_modes", "backbones")]
-    for name in dict.fromkeys((flags.dataset, dataset)):
-        own = replace(flags, dataset=name, out=None)
-        folders += [default_folder(own, protocol) for protocol in ("ablation_modes", "evaluate")]
-    folders = [folder for folder in folders if (folder / "rows.jsonl").is_file()]
-    rows = [
-        row
-        for row in load_rows(*folders)
-        if row.dataset == dataset and row.config.get("preset") == flags.preset
-    ]
-    return rows, load_runs(*folders)
-
-
-def main(flags: Flags) -> int:
-    from bench.data import load_dataset
-    from bench.reporting.build import quality_sections
-    from bench.running import (
-        CostGrid,
-        ceilings_cell,
-        check_experiment,
-        default_folder,
-        present,
-        print_choices,
-        requested_experiments,
-        run_cells,
-        workspace,
-    )
-
-    if flags.list:
-        print_choices(flags)
-        return ExitCode.OK
-    dataset = load_dataset(flags.dataset, sensor=flags.sensor)
-    bands = dataset.sensor.bands
-    configs = list({config.backbone: config for config in requested_experiments(flags)}.values())
-    if not configs:
-        raise UsageError("nothing to measure: --backbone needs a value")
-    for config in configs:
-        check_experiment(config, bands)
-    accuracy = accuracy_rows(flags, dataset.name)  # now: a folder misspelt ends it here
-    place = workspace(flags)
-    first = configs[0]
-    # (size, batch, what): training as the preset trains, a whole image, and growth.
+    accuracy_folders(flags, desk)  # now: a folder misspelt ends it here
+    entrants = cost_entrants(flags, desk, desk.dataset.sensor.bands)
+    if not entrants:
+        return
+    first = entrants[0].config
+    # (size, batch, works): training as the preset trains, a whole image, and growth.
     sizes = flags.size or SIZES.get(flags.preset, SIZES["laptop"])
     training = ("train_step", "adapt_step") if flags.preset != "smoke" else ("train_step",)
     plan = [
         (first.patch, first.stage1.batch, training),
-        (first.patch, 1, ("forward", "step", "image")),
+        (first.patch, 1, ("forward", "denoise_step", "image")),
         *((size, 1, ("forward",)) for size in sizes if size != first.patch),
     ]
-    grids = [
-        CostGrid(
-            experiments=configs,
-            preset=flags.preset,
-            overrides=flags.override,
-            backbone_module=None if flags.backbone_module is None else str(flags.backbone_module),
-            bands=bands,
-            size=size,
-            batch=batch,
-            device=place.device,
-            kinds=kinds,
-            threads=flags.threads,
-            rounds=flags.rounds,
-            timeout=flags.timeout or SECONDS[flags.preset],
-            progress=place.progress,
-        )
-        for size, batch, kinds in plan
-    ]
-    cells = [ceilings_cell(place.device, flags.threads)]
-    cells += [cell for grid in grids for cell in grid.cells()]
-    folder = default_folder(flags, PROTOCOL)
-    code = run_cells(
-        cells,
-        folder,
-        protocol=PROTOCOL,
-        version=VERSION,
-        config={"preset": flags.preset, "experiments": configs},
-        force=flags.force,
-        dry_run=flags.dry_run,
-    )
-    if not flags.dry_run:
-        chosen = {cell.cell_id for cell in cells}
-        more = quality_sections(*accuracy)
-        present(folder, chosen, TITLE, as_json=flags.json, more=more)
-    return code
+    yield ceilings_cell(desk, flags.threads)
+    timeout = SECONDS[flags.preset] if flags.timeout is None else flags.timeout
+    for size, batch, works in plan:
+        at = At(size, batch, desk.device, flags.threads, flags.rounds, timeout)
+        yield from cost_cells(entrants, works, at, desk)
 
+
+def accuracy_folders(flags: Flags, desk: Desk) -> list[Path]:
+    """Return the result folders that quality against cost is drawn from."""
+    for folder in flags.quality:
+        if not list(folder.rglob("rows.jsonl")):
+            raise MissingError(f"no results in {folder}: expected a folder that has a rows.jsonl")
+    if flags.quality:
+        return list(flags.quality)
+    names = dict.fromkeys(Path(name).name for name in (flags.dataset, desk.dataset.name))
+    own = [f"{study}/{name}-{flags.preset}" for study in ("ablation_modes", "evaluate")
+           for name in names]  # fmt: skip
+    folders = [PUBLISHED / name for name in ("ablation_modes", "backbones")]
+    folders += [results_home() / "runs" / name for name in own]
+    return [
+        folder
+        for folder in folders
+        if any(
+            (row.dataset, row.config.get("preset")) == (desk.dataset.name, flags.preset)
+            for row in RunFolder(folder).latest()
+        )
+    ]
+
+
+def view(flags: Flags, desk: Desk) -> View:
+    beside = (os.path.relpath(folder, desk.folder) for folder in accuracy_folders(flags, desk))
+    blocks = ("cost", "scaling", "roofline", "quality")
+    return View(STUDY.name, STUDY.title, blocks, beside=tuple(beside))
+
+
+STUDY = Study("efficiency", 3, "The cost of a denoiser", Flags, cells, view)
 
 if __name__ == "__main__":
-    run_command(Flags, main, prog="efficiency")
+    STUDY.main()

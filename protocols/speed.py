@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +17,13 @@ from typing import TYPE_CHECKING
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import RunFlags, results_home, run_command
+from bench.config import RunFlags
+from bench.records import View
+from bench.running import Desk, Study
 
 if TYPE_CHECKING:
-    import torch
-
-    from bench.running.speed import Comparison
-
-PROTOCOL = "speed"
-VERSION = 1
-TITLE = "What the implementation is worth"
+    from bench.cells.speed import Comparison
+    from bench.running import Cell
 
 MODES, RANK = 12, 8
 _SMALL = [(32, 4, 64), (64, 4, 64), (32, 32, 64), (64, 32, 64)]
@@ -35,7 +33,7 @@ OPERATOR = {"smoke": [(8, 1, 32)], "laptop": _SMALL + _LARGE, "paper": _GPU}
 FORWARD = {"smoke": [(8, 1, 32)], "laptop": [(64, 1, 64)], "paper": _GPU}
 TRAINING = {"smoke": [(8, 1, 32)], "laptop": [(32, 4, 64), (64, 4, 64)], "paper": [(64, 32, 64)]}
 LOW_RANK = {"smoke": (8, 1, 32), "laptop": (64, 32, 64), "paper": (64, 32, 64)}
-"""(channels, batch, size) of every case."""
+"""(channels, batch, size) of every case; ``paper`` has a GPU's sizes, the others a CPU's."""
 SAMPLED = {"smoke": (8, 32, 2), "laptop": (32, 256, 25), "paper": (64, 256, 25)}
 """(channels, size, steps) of the sampled image."""
 
@@ -50,46 +48,33 @@ class Flags(RunFlags):
     """Also time torch.compile, and CUDA graphs on a GPU: minutes of compilation."""
 
 
-def main(flags: Flags) -> int:
-    from bench.running import ceilings_cell, present, run_cells, speed_cell, workspace
+def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+    from bench.cells.ceilings import ceilings_cell
+    from bench.cells.speed import speed_cell
 
-    place = workspace(flags)
-    cells = [ceilings_cell(place.device, threads=1)]
-    cells += [
-        speed_cell(comparison, place.device, flags.rounds, place.progress)
-        for comparison in comparisons(flags.preset, place.device, flags.compile)
-    ]
-    folder = flags.out or results_home() / "runs" / PROTOCOL / flags.preset
-    code = run_cells(
-        cells,
-        folder,
-        protocol=PROTOCOL,
-        version=VERSION,
-        config={"preset": flags.preset, "rounds": flags.rounds, "compile": flags.compile},
-        force=flags.force,
-        dry_run=flags.dry_run,
-    )
-    if not flags.dry_run:
-        present(folder, {cell.cell_id for cell in cells}, TITLE, as_json=flags.json)
-    return code
+    yield ceilings_cell(desk, threads=1)
+    for comparison in comparisons(flags, desk):
+        yield speed_cell(comparison, desk, flags.rounds)
 
 
-def comparisons(preset: str, device: torch.device, compiled: bool) -> list[Comparison]:
-    """Return the comparisons of a preset: ``paper`` has a GPU's sizes, the others a CPU's."""
-    from bench.running import speed
+def comparisons(flags: Flags, desk: Desk) -> Iterator[Comparison]:
+    from bench.cells import loops, speed
 
-    channels, batch, size = LOW_RANK[preset]
-    width, side, steps = SAMPLED[preset]
+    preset, device, compiled = flags.preset, desk.device, flags.compile
+    for case in OPERATOR[preset]:
+        yield speed.spectral_operators(*case, MODES, device)
+    for case in TRAINING[preset]:
+        yield speed.training_steps(*case, device, compiled=compiled)
+    for case in FORWARD[preset]:
+        yield speed.forward_passes(*case, device, compiled=compiled)
+    yield speed.low_rank_steps(*LOW_RANK[preset], RANK, device)
     # The image is for people who wait: all cores, the ratios of the rest are for one.
     threads = 1 if device.type == "cuda" else min(2, os.cpu_count() or 1)
-    return [
-        *(speed.spectral_operators(*case, MODES, device) for case in OPERATOR[preset]),
-        *(speed.training_steps(*case, device, compiled=compiled) for case in TRAINING[preset]),
-        *(speed.forward_passes(*case, device, compiled=compiled) for case in FORWARD[preset]),
-        speed.low_rank_steps(channels, batch, size, RANK, device),
-        speed.sampled_images(width, side, steps, device, threads=threads, compiled=compiled),
-    ]
+    yield loops.sampled_images(*SAMPLED[preset], device, threads=threads, compiled=compiled)
 
+
+VIEW = View("speed", "What the implementation is worth", ("speed",))
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW)
 
 if __name__ == "__main__":
-    run_command(Flags, main, prog="speed")
+    STUDY.main()
