@@ -12,11 +12,13 @@ import h5py
 import numpy as np
 import pytest
 
+from bench.cells import ceilings as ceilings_module
+from bench.cells import memory
 from bench.config import ExitCode, MissingError
-from bench.efficiency import Flags, main
+from bench.efficiency import STUDY, Flags
 from bench.measure import Ceilings, MemoryReport, MemoryUse
 from bench.records import Row, RunFolder
-from bench.running import cost
+from bench.running import Desk
 from protocols import efficiency as protocol
 
 ROOT = Path(__file__).parents[2]
@@ -63,9 +65,9 @@ def test_the_bill_of_one_backbone_from_another_folder(home, tmp_path, capsys):
         if metric.startswith("latency"):
             assert len(rows[metric]["samples"]) == 3
     # The same request once more finds everything measured.
-    folder = home / "runs" / "bill" / "sample-smoke"
+    folder = home / "runs" / "efficiency" / "sample-smoke"
     before = (folder / "rows.jsonl").read_bytes()
-    assert main(flags(override=FNO)) == ExitCode.OK
+    assert STUDY.run(flags(override=FNO)) == ExitCode.OK
     assert (folder / "rows.jsonl").read_bytes() == before
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == str(folder / "report.html")
@@ -73,7 +75,7 @@ def test_the_bill_of_one_backbone_from_another_folder(home, tmp_path, capsys):
 
 
 def test_a_dry_run_measures_nothing(home, capsys):
-    assert main(flags(backbone=("*",), size=(64, 32), dry_run=True)) == ExitCode.OK
+    assert STUDY.run(flags(backbone=("*",), size=(64, 32), dry_run=True)) == ExitCode.OK
     assert capsys.readouterr().out.count("to do") >= 8
     assert not list(home.rglob("*")) and not RunFolder(home).finished()
 
@@ -82,7 +84,7 @@ def test_a_dry_run_measures_nothing(home, capsys):
     ("changes", "message"),
     [
         ({"backbone": ("fno_", "unet")}, "backbone 'fno_' - did you mean 'fno'"),
-        ({"batch": ()}, "nothing to measure"),
+        ({"batch": ()}, "nothing to run"),
         ({"override": ("backbone.modes=13",)}, "size = 24: .* at least 26 pixels"),
         ({"override": ("patch=8",)}, "patch = 8: .* at least 24 pixels"),
         ({"backbone": ("conv_unet",), "size": (64, 33)}, "size = 33: .*multiples of 2"),
@@ -90,7 +92,7 @@ def test_a_dry_run_measures_nothing(home, capsys):
 )
 def test_bad_usage_ends_before_anything_is_done(changes, message, home):
     with pytest.raises(ValueError, match=message) as info:
-        main(flags(**changes))
+        STUDY.run(flags(**changes))
     assert "\n" not in str(info.value) and not home.exists()
 
 
@@ -136,7 +138,8 @@ def train(folder, names, *, dataset="toy", preset="smoke") -> None:
 
 
 def found(flags) -> set:
-    return {row.backbone for row in protocol.accuracy_rows(flags, "toy")[0]}
+    folders = protocol.accuracy_folders(flags, Desk(flags, "efficiency"))
+    return {row.backbone for folder in folders for row in RunFolder(folder).latest()}
 
 
 def test_quality_comes_from_what_is_at_hand(data, home, tmp_path, monkeypatch):
@@ -154,32 +157,28 @@ def test_quality_comes_from_what_is_at_hand(data, home, tmp_path, monkeypatch):
     named = protocol_flags(data, quality=(home / "runs" / "ablation_modes" / "toy-laptop",))
     assert found(named) == {"elsewhere"}
     with pytest.raises(MissingError, match="nowhere"):
-        protocol.main(protocol_flags(data, quality=(tmp_path / "nowhere",)))
+        protocol.STUDY.run(protocol_flags(data, quality=(tmp_path / "nowhere",)))
 
 
 def test_the_protocol_estimates_every_cell_and_measures_nothing_in_a_dry_run(data, home, capsys):
-    assert protocol.main(protocol_flags(data, dry_run=True)) == ExitCode.OK
+    assert protocol.STUDY.run(protocol_flags(data, dry_run=True)) == ExitCode.OK
     out = capsys.readouterr().out
-    assert len(re.findall(r"to do\W+\d+ s", out)) == out.count("to do") == 1 + 3 * 2
+    assert len(re.findall(r"to do\W+\d+ s", out)) == out.count("to do")
+    # Ceilings; two backbones' memory and counts at three sizes; a timing of each work.
+    assert out.count("to do") == 1 + 3 * (2 + 2) + 5
     assert not list(home.rglob("*"))
 
 
 def test_the_protocol_draws_figure_2_growth_and_quality(data, home, tmp_path, monkeypatch):
     use = MemoryUse("cpu", "made up", *[2**20] * 2, None, *[2**20] * 4)
-    monkeypatch.setattr(cost, "peak_memory", lambda *_, **__: MemoryReport("ok", use))
+    monkeypatch.setattr(memory, "peak_memory", lambda *_, **__: MemoryReport("ok", use))
     ceilings = Ceilings(80.0, 10.0, "cpu", "float32", 1, False)
-    monkeypatch.setattr(cost, "measure_ceilings", lambda *_, **__: ceilings)
+    monkeypatch.setattr(ceilings_module, "measure_ceilings", lambda *_, **__: ceilings)
     monkeypatch.setattr(protocol, "PUBLISHED", tmp_path / "published")
     train(tmp_path / "published" / "backbones", ["conv_unet", "convnext"])
-    assert protocol.main(protocol_flags(data)) == ExitCode.OK
+    assert protocol.STUDY.run(protocol_flags(data)) == ExitCode.OK
     folder = home / "runs" / "efficiency" / "toy-smoke"
     drawn = {path.stem for path in (folder / "figures").iterdir()}
     cost_figures = {f"efficiency-cost{part}" for part in ("", "-scaling", "-roofline")}
     assert drawn == cost_figures | {"quality-train_seconds"}
     assert {row.size for row in RunFolder(folder).latest()} == {None, 32, 64}
-
-
-def test_the_verb_and_the_protocol_keep_apart():
-    from bench import efficiency as verb
-
-    assert verb.PROTOCOL != protocol.PROTOCOL

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from bench.config import ExitCode, MissingError, UsageError
-from bench.config.metric_specs import FULL_RESOLUTION, REDUCED_RESOLUTION
-from bench.evaluate import Flags, main
+from bench.evaluate import STUDY, Flags
 from bench.fusion import FUSION_METHODS
 from bench.prepare import Flags as PrepareFlags
 from bench.prepare import main as prepare
+from bench.recipes.fused import method_options
 from bench.records import RunFolder
-from bench.running.accuracy import method_options
+from bench.records.metric_specs import FULL_RESOLUTION, REDUCED_RESOLUTION
 
 ROOT = Path(__file__).parents[2]
 PEAK = 2047
@@ -54,7 +54,7 @@ def evaluate(data, capsys, **flags):
     """Return (exit code, rows by method, split and metric)."""
     capsys.readouterr()
     common = {"dataset": str(data), "convention": "none", "json": True}
-    code = main(Flags(**{**common, **flags}))
+    code = STUDY.run(Flags(**{**common, **flags}))
     rows = json.loads(capsys.readouterr().out)
     return code, {(row["method"], row["split"], row["metric"]): row for row in rows}
 
@@ -84,7 +84,7 @@ def test_table_and_rows_from_the_command_line(data, tmp_path, module):
     for row in rows:
         assert len(row.samples) == len(read(data, row.split, "pan"))
         assert row.ci_low <= row.value <= row.ci_high and row.ci_level == 0.95
-        assert row.unit == known[row.metric] and row.config["convention"] == "none"
+        assert row.unit == known[row.metric] and row.config["evaluation"]["convention"] == "none"
     assert (tmp_path / "out" / "samples.csv").is_file()
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import sys
 
 import pytest
-import torch
 
 from bench.config import ExitCode
 from bench.records import RunFolder
-from protocols.speed import Flags, comparisons, main
+from bench.running import Desk
+from protocols.speed import STUDY, Flags, comparisons
 
 
 def test_every_comparison_has_rows_of_all_its_competitors(tmp_path, capsys):
     pytest.importorskip("neuralop")
     flags = Flags(preset="smoke", rounds=2, out=tmp_path, quiet=True)
-    assert main(flags) == ExitCode.OK
+    assert STUDY.run(flags) == ExitCode.OK
     rows = RunFolder(tmp_path).latest()
     timed = {row.method for row in rows if row.metric == "latency_call" and len(row.samples) == 2}
-    expected = {
-        name for one in comparisons("smoke", torch.device("cpu"), False) for name in one.build
-    }
+    expected = {name for one in comparisons(flags, Desk(flags, "speed")) for name in one.build}
     assert timed == expected
     assert all(row.value > 0 for row in rows)
     printed = capsys.readouterr().out
@@ -28,13 +26,13 @@ def test_every_comparison_has_rows_of_all_its_competitors(tmp_path, capsys):
     assert "Sampled image" in printed
 
     count = len(rows)
-    assert main(flags) == ExitCode.OK  # nothing left to do
+    assert STUDY.run(flags) == ExitCode.OK  # nothing left to do
     assert len(RunFolder(tmp_path).latest()) == count
 
 
 def test_without_the_peer_the_rest_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "neuralop.layers.spectral_convolution", None)
-    assert main(Flags(preset="smoke", rounds=1, out=tmp_path, quiet=True)) == ExitCode.OK
+    assert STUDY.run(Flags(preset="smoke", rounds=1, out=tmp_path, quiet=True)) == ExitCode.OK
     rows = RunFolder(tmp_path).latest()
     skipped = [row for row in rows if row.status == "skip"]
     assert {row.method for row in skipped} == {"neuraloperator"}

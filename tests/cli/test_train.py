@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bench.config import ExitCode, UsageError
+from bench.imaging import get_sensor
 from bench.prepare import Flags as PrepareFlags
 from bench.prepare import main as prepare
+from bench.recipes import load_trained
 from bench.records import RunFolder
-from bench.train import Flags, __doc__, main
+from bench.train import STUDY, Flags
 
 ROOT = Path(__file__).parents[2]
 TINY = ("patch=32", "sampler.tile=32", "backbone.modes=4")
@@ -45,7 +47,7 @@ def home(tmp_path, monkeypatch):
 def train(data, capsys, **flags):
     capsys.readouterr()
     common = {"dataset": str(data), "preset": "smoke", "override": TINY, "quiet": True}
-    code = main(Flags(**{**common, "json": True, **flags}))
+    code = STUDY.run(Flags(**{**common, "json": True, **flags}))
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -86,21 +88,16 @@ def test_weights_load_as_the_documentation_says(data, capsys, scheme, stages, ba
     assert steps == stages
     folder = Path(trained["weights"]).parent
     assert folder.name == trained["hash"]
-    imports = """
-        import json
-        import safetensors.torch
-        from backbones import create_backbone
-        from bench.adapters import AdaptedDenoiser
-        from bench.config import AdapterConfig
-    """
-    names = {"folder": folder}
-    example = __doc__[__doc__.index("    config = json.loads") :]
-    exec(textwrap.dedent(imports) + textwrap.dedent(example), names)
-    saved = names["safetensors"].torch.load_file(folder / "weights.safetensors")
-    loaded = names["network"].state_dict()
+    stored = load_trained(folder)
+    saved = load_file(folder / "weights.safetensors")
+    loaded = stored.network.state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[key], loaded[key]) for key in saved)
-    assert names["config"]["peak"] == 2047 and names["config"]["bands"] == 3
+    assert stored.about["peak"] == 2047 and stored.about["bands"] == 3
+    assert stored.recipe.config.scheme == scheme
+    images = [torch.rand(1, c, n, n) for c, n in ((3, 8), (1, 32), (3, 32))]
+    fused = stored.method().fuse(*images[:2], get_sensor("none", 3, bits=11), images[2])
+    assert fused.shape == (1, 3, 32, 32) and fused.isfinite().all()
 
 
 def test_equal_settings_train_once_and_lost_weights_again(data, capsys):
@@ -123,8 +120,7 @@ def test_several_at_once_and_one_that_cannot(data, capsys):
         train(data, capsys, override=(*TINY, "backbone.modes=24"))
 
 
-def test_patches_that_are_too_small_fail_as_a_row(data, home, capsys):
-    code, trained = train(data, capsys, override=("sampler.tile=64",))
-    assert code == ExitCode.SOME_FAILED and trained == []
-    [row] = RunFolder(home / "runs" / "train" / "data-smoke").rows()
-    assert row.status == "error" and "the training patches are 32 pixels wide" in row.reason
+def test_patches_that_are_too_small_are_refused_before_anything_is_done(data, home, capsys):
+    with pytest.raises(UsageError, match="the training patches are 32 pixels wide"):
+        train(data, capsys, override=("sampler.tile=64",))
+    assert not (home / "runs").exists()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bench.config import experiment_preset
 from bench.diffusion import Diffusion
 from bench.measure import Timing, paired_ratio
-from bench.running import build_network
+from bench.recipes import DiffusionRecipe
 from bench.training import Checkpoint, PatchBatches, PlainObjective, train
 
 ROUNDS = 201
@@ -57,7 +57,7 @@ def test_the_loop_costs_within_two_percent_of_a_bare_one(tmp_path, record_testsu
     diffusion = Diffusion(experiment.diffusion)
     config = replace(experiment.stage1, steps=ROUNDS + 6, batch=BATCH)
     images = [torch.rand(16, channels, 64, 64) for channels in (4, 4, 1)]
-    module = build_network(experiment, 4, stage="stage1")
+    module = DiffusionRecipe(experiment, 4).backbone()
     bare = BareLoop(copy.deepcopy(module).train(), diffusion, config, images)
     patches = PatchBatches(*images, patch=64, batch=BATCH, seed=0)
     samples: dict[str, list[tuple[float, float]]] = {"harness": [], "bare": []}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.running.speed import sampled_images
+from bench.cells.loops import sampled_images
 
 WIDTH, SIDE, STEPS = 32, 128, 3
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.cells.speed import low_rank_steps, spectral_operators, training_steps
 from bench.measure import paired_ratio, time_interleaved
-from bench.running.speed import low_rank_steps, spectral_operators, training_steps
 
 MODES = 12
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from bench.config import apply_overrides, config_hash, experiment_preset
-from bench.running.experiments import last_stage, training_identity
+from bench.recipes import DiffusionRecipe
 
 PINNED = {
     "smoke/fno/two_stage": "9818c69654aa d173e5e569c4",
@@ -70,8 +70,8 @@ def hashes(name: str) -> str:
     config = replace(config, seed=3 if what == "seed" else 0)
     if what not in CHANGES:
         config = replace(config, scheme=what)
-    stages = ("stage1", "stage2") if config.scheme == "two_stage" else (last_stage(config),)
-    return " ".join(config_hash(training_identity(config, s, "pinned")) for s in stages)
+    recipe = DiffusionRecipe(config, bands=4)
+    return " ".join(config_hash(stage.identity) for stage in recipe.stages("pinned"))
 
 
 @pytest.mark.parametrize("name", PINNED)

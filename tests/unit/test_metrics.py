@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbones.torchvision_ops import ensure_torchvision
+from bench.config.conventions import Convention
 from bench.config.errors import UsageError
-from bench.config.metric_specs import FULL_RESOLUTION, METRIC_SPECS, REDUCED_RESOLUTION, Convention
 from bench.imaging import Sensor, get_sensor, imresize_bicubic, mtf_filter, upsample
 from bench.metrics import (
     cut_border,
@@ -21,6 +21,7 @@ from bench.metrics import (
     q2n_map,
     reduced_resolution,
 )
+from bench.records.metric_specs import FULL_RESOLUTION, METRIC_SPECS, REDUCED_RESOLUTION
 
 QB = get_sensor("QB", 4)
 ORDER_FREE = ("PSNR", "PSNR_pooled", "SSIM", "SAM", "ERGAS", "SCC", "Q", "CC", "RMSE")

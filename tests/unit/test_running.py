@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-import sys
+import threading
+import time
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -14,6 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from backbones.registry import BACKBONES
+from bench.cells.accuracy import accuracy_cell
+from bench.cells.conditions import At
+from bench.cells.works import WORKS, Entrant, build_work, flops_per_image
 from bench.config import (
     CommonFlags,
     ExitCode,
@@ -22,30 +29,17 @@ from bench.config import (
     apply_overrides,
     experiment_preset,
 )
+from bench.config.progress import Progress
 from bench.data import load_dataset
 from bench.measure import count_flops
-from bench.records import RunFolder
-from bench.running import (
-    Cell,
-    Workspace,
-    build_network,
-    check_experiment,
-    diffusion_cell,
-    load_backbone_file,
-    method_cell,
-    present,
-    print_choices,
-    requested_experiments,
-    resolve_device,
-    run_cells,
-    train_experiment,
-)
-from bench.running.cost import CostGrid
-from bench.running.experiments import training_identity
-from bench.running.workloads import KINDS, build_workload, flops_per_image
-from bench.training import Checkpoint, DivergedError, Progress
+from bench.recipes import ClassicalRecipe, DiffusionRecipe, base, train_recipe
+from bench.records import RunFolder, View
+from bench.running import Cell, Desk, load_backbone_file, resolve_device
+from bench.running.choices import print_choices
+from bench.running.engine import run_cells
+from bench.running.presenting import present
+from bench.training import Checkpoint, DivergedError
 
-experiments_module = sys.modules[train_experiment.__module__]
 TINY = ("backbone.width=8", "backbone.layers=2", "backbone.modes=4", "patch=32",
         "sampler.tile=32", "stage1.steps=3", "stage2.steps=3")  # fmt: skip
 CPU = torch.device("cpu")
@@ -73,9 +67,36 @@ def dataset(tmp_path_factory):
     return load_dataset(folder, sensor="QB")
 
 
+def place_at(folder, device=CPU):
+    """Where networks are trained."""
+    return SimpleNamespace(
+        checkpoints=folder, device=device, progress=Progress(quiet=True), flags=CommonFlags()
+    )
+
+
 @pytest.fixture
 def workspace(tmp_path):
-    return Workspace(tmp_path / "checkpoints", CPU, Progress(quiet=True))
+    return place_at(tmp_path / "checkpoints")
+
+
+def recipe_of(config, bands=4) -> DiffusionRecipe:
+    return DiffusionRecipe(config, bands)
+
+
+def train_experiment(config, dataset, place):
+    return train_recipe(recipe_of(config), dataset, place)
+
+
+def diffusion_cell(config, dataset, place):
+    return accuracy_cell(recipe_of(config), dataset, place, config.evaluation)
+
+
+def method_cell(name, dataset, place, evaluation):
+    return accuracy_cell(ClassicalRecipe(name, 4), dataset, place, evaluation)
+
+
+def identity_of(config, stage, data):
+    return {one.name: one.identity for one in recipe_of(config).stages(data)}[stage]
 
 
 # Running cells
@@ -161,23 +182,96 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_continues(tmp_path):
     assert calls == ["a", "b", "b"]
 
 
-def test_a_cell_another_process_holds_is_left_to_it(tmp_path, capsys):
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_cell_another_process_holds_is_looked_at_again(finished, tmp_path, caplog):
+    """It is waited for, in words, and done where the other one did not do it."""
     calls = []
     cells = [make_cell("a", calls=calls), make_cell("b", calls=calls)]
-    with RunFolder(tmp_path).claim(cells[0].cell_id):
-        assert run(cells, tmp_path) == ExitCode.SOME_FAILED
-        assert calls == ["b"]
-        assert run(cells[:1], tmp_path / ".") == ExitCode.SOME_FAILED
-    assert run(cells, tmp_path) == ExitCode.OK
-    assert calls == ["b", "a"]
+    holding, waiting = threading.Event(), threading.Event()
+
+    def other():
+        folder = RunFolder(tmp_path)
+        with folder.claim(cells[0].cell_id):
+            holding.set()
+            waiting.wait(10)
+            if finished:
+                context = cells[0].context(tmp_path, "other", "toy", 3)
+                folder.append(cells[0].execute(context))
+
+    class Waits(logging.Handler):
+        def emit(self, record):
+            if "waiting for another process to finish: a" in record.getMessage():
+                waiting.set()
+
+    log = logging.getLogger("bench.running.engine")
+    handler = Waits()
+    log.addHandler(handler)
+    thread = threading.Thread(target=other)
+    thread.start()
+    holding.wait(10)
+    try:
+        with caplog.at_level(logging.INFO):
+            assert run(cells, tmp_path) == ExitCode.OK
+    finally:
+        log.removeHandler(handler)
+        thread.join()
+    assert waiting.is_set() and calls[0] == "b" and calls.count("a") == 1
+    assert {row.method: row.run_id == "other" for row in RunFolder(tmp_path).latest()} == {
+        "a": finished,
+        "b": False,
+    }
 
 
 def test_a_folder_without_rows_yet_is_no_error(tmp_path, capsys):
-    cell = make_cell("a")
-    with RunFolder(tmp_path).claim(cell.cell_id):
-        assert run([cell], tmp_path) == ExitCode.SOME_FAILED
-    present(tmp_path, {cell.cell_id}, "Toy")
+    present(tmp_path, {"cell"}, View("toy", "Toy"))
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+
+
+def test_what_measures_time_is_alone(tmp_path):
+    """Neither other cells of the folder nor another timing of the machine run beside it."""
+    begun, go_on = threading.Event(), threading.Event()
+    spans = {}
+
+    def execute(name, context):
+        start = time.monotonic()
+        if name == "work":
+            begun.set()
+            go_on.wait(10)
+        time.sleep(0.2)
+        spans[name] = (start, time.monotonic())
+        return [context.row(metric="PSNR", value=1.0)]
+
+    def cell(name, company):
+        one = Cell(name, {"cell": name}, {"method": name}, partial(execute, name), company=company)
+        return threading.Thread(target=run, args=([one], tmp_path / ("b" if name == "c" else "a")))
+
+    threads = [cell("work", "any"), cell("a", "none"), cell("c", "none")]
+    threads[0].start()
+    begun.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.5)
+    assert "a" not in spans
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert spans["a"][0] >= spans["work"][1]
+    first, second = sorted([spans["a"], spans["c"]])
+    assert first[1] <= second[0]
+
+
+def test_retraining_forgets_first_and_a_lost_result_is_made_again(tmp_path):
+    calls, there = [], True
+    cell = replace(
+        make_cell("a", calls=calls), forget=lambda: calls.append("forgotten"), stands=lambda: there
+    )
+    assert run([cell], tmp_path) == ExitCode.OK and calls == ["a"]
+    assert run([cell], tmp_path, force=True) == ExitCode.OK and calls == ["a", "a"]
+    assert run([cell], tmp_path, retrain=True) == ExitCode.OK
+    assert calls == ["a", "a", "forgotten", "a"]
+    there = False
+    run([cell], tmp_path)
+    assert calls[-1] == "a" and len(calls) == 5
 
 
 def test_a_dry_run_shows_the_cells_and_leaves_nothing(tmp_path, capsys):
@@ -200,15 +294,12 @@ def test_a_dry_run_shows_the_cells_and_leaves_nothing(tmp_path, capsys):
 
 
 def test_the_identity_of_a_cell_holds_what_changes_its_rows(dataset, workspace, tmp_path):
-    def cell_id(*overrides, place=workspace, settings=None, **fields):
-        config = replace(tiny(*overrides), **fields)
-        return diffusion_cell(config, dataset, place, settings or {}).cell_id
+    def cell_id(*overrides, place=workspace, **fields):
+        return diffusion_cell(replace(tiny(*overrides), **fields), dataset, place).cell_id
 
     base = cell_id()
-    elsewhere = Workspace(tmp_path / "other", torch.device("meta"), Progress())
-    assert cell_id(place=elsewhere) == base
+    assert cell_id(place=place_at(tmp_path / "other", torch.device("meta"))) == base
     assert cell_id("sampler.batch=1") == base
-    assert cell_id(settings={"modes": 4}) == base
     assert cell_id("backbone.form=auto") == base
     changed = {
         cell_id(change)
@@ -218,33 +309,21 @@ def test_the_identity_of_a_cell_holds_what_changes_its_rows(dataset, workspace, 
         )
     } | {cell_id(seed=1), base}  # fmt: skip
     assert len(changed) == 10
-    ids = {method_cell(name, dataset, tiny().evaluation).cell_id for name in ("exp", "gsa")}
+    evaluation = tiny().evaluation
+    ids = {method_cell(name, dataset, workspace, evaluation).cell_id for name in ("exp", "gsa")}
     assert len(ids) == 2
 
 
 def test_options_left_alone_and_defaults_written_out_are_one_training(dataset, monkeypatch):
     def identity(*overrides):
         config = apply_overrides(experiment_preset("paper"), overrides)
-        return training_identity(config, "stage2", dataset.fingerprint)
+        return identity_of(config, "stage2", dataset.fingerprint)
 
     base = identity()
     assert identity("backbone.modes=12", "backbone.layers=8") == base
     assert identity("backbone.modes=8") != base
     monkeypatch.setattr(BACKBONES.get("fno"), "version", 1000)
     assert identity() != base
-
-
-def test_cost_cells_know_the_kind_of_device_but_not_which(dataset):
-    def cell_id(device, **changes):
-        grid = CostGrid(
-            experiments=[tiny()], preset="smoke", overrides=TINY, backbone_module=None, bands=4,
-            device=torch.device(device), **{"size": 32, "batch": 1, **changes},
-        )  # fmt: skip
-        return grid.cells()[0].cell_id
-
-    assert cell_id("cuda:0") == cell_id("cuda:1") != cell_id("cpu")
-    ids = {cell_id("cpu", **c) for c in ({}, {"size": 64}, {"batch": 2}, {"threads": 2})}
-    assert len(ids) == 4
 
 
 # From flags to experiments
@@ -254,12 +333,12 @@ def test_flags_become_experiments():
     flags = CommonFlags(
         backbone=("fno", "conv*"), preset="smoke", seed=(3, 4), override=("patch=32",)
     )
-    configs = list(requested_experiments(flags))
+    configs = Desk(flags, "toy").experiments()
     assert [(c.backbone, c.seed) for c in configs] == [
         (name, seed) for name in ("fno", "conv_unet", "convnext") for seed in (3, 4)
     ]
     assert all(c.patch == 32 for c in configs)
-    assert configs[2].backbone_options["multipliers"] == (1, 2)
+    assert recipe_of(configs[2]).options.multipliers == (1, 2)
 
 
 def test_devices():
@@ -286,14 +365,14 @@ def test_devices():
 def test_what_cannot_run_is_refused_before_anything_does(backbone, overrides, message):
     config = tiny(*overrides, backbone=backbone)
     with pytest.raises(UsageError, match=message) as info:
-        check_experiment(config, 4)
+        recipe_of(config).check()
     assert "\n" not in str(info.value)
 
 
 def test_sizes_are_checked_too():
-    check_experiment(tiny(), 4, [8, 64])
+    recipe_of(tiny()).check([8, 64])
     with pytest.raises(UsageError, match=r"size = 6: .* at least 8"):
-        check_experiment(tiny(), 4, [64, 6])
+        recipe_of(tiny()).check([64, 6])
 
 
 @pytest.fixture
@@ -319,13 +398,10 @@ def user_module(tmp_path, monkeypatch):
 
 def test_a_users_backbone_runs_as_any_other(user_module, capsys):
     flags = CommonFlags(backbone=("mine",), preset="smoke", backbone_module=user_module, list=True)
-    (config,) = requested_experiments(flags)
-    check_experiment(config, 4)
-    workload = build_workload(
-        "step", "smoke", "mine", (), bands=4, size=16, batch=1, device="cpu",
-        backbone_module=str(user_module),
-    )  # fmt: skip
-    workload.step()
+    (config,) = Desk(flags, "toy").experiments()
+    recipe_of(config).check()
+    entrant = Entrant(config, 4, user_module)
+    build_work(**entrant.arguments("denoise_step", At(16, 1, CPU))).step()
     with pytest.raises(UsageError, match="'mine' is already registered"):
         load_backbone_file(user_module)
 
@@ -356,7 +432,7 @@ def trained_folders(workspace) -> set[str]:
 
 
 def state(trained):
-    return {name: value.clone() for name, value in trained.denoiser.state_dict().items()}
+    return {name: value.clone() for name, value in trained.network.state_dict().items()}
 
 
 def equal(one, two):
@@ -367,18 +443,18 @@ def test_equal_configs_train_once_and_stage_one_is_shared(dataset, workspace, mo
     first = train_experiment(tiny(), dataset, workspace)
     assert len(trained_folders(workspace)) == 2
     assert first.histories.keys() == {"stage1", "stage2"} and first.seconds > 0
-    assert not first.denoiser.training
-    prior = training_identity(tiny(), "stage1", dataset.fingerprint)
+    assert not first.network.training
+    prior = identity_of(tiny(), "stage1", dataset.fingerprint)
     stored = load_file(Checkpoint(workspace.checkpoints, prior).folder / "weights.safetensors")
-    assert equal(first.denoiser.backbone.state_dict(), stored)
+    assert equal(first.network.backbone.state_dict(), stored)
     second = train_experiment(tiny("adapters.rank=3"), dataset, workspace)
     assert len(trained_folders(workspace)) == 3
-    assert equal(first.denoiser.backbone.state_dict(), second.denoiser.backbone.state_dict())
+    assert equal(first.network.backbone.state_dict(), second.network.backbone.state_dict())
 
     def never(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(experiments_module, "train", never)
+    monkeypatch.setattr(base, "train", never)
     again = train_experiment(tiny("sampler.steps=9", "backbone.form=auto"), dataset, workspace)
     assert equal(state(again), state(first))
     assert again.histories == first.histories
@@ -389,7 +465,7 @@ def test_same_seed_same_weights_wherever_it_runs(scheme, dataset, tmp_path):
     results = []
     for number, seed in enumerate((0, 0, 1)):
         torch.manual_seed(number)
-        place = Workspace(tmp_path / str(number), CPU, Progress(quiet=True))
+        place = place_at(tmp_path / str(number))
         config = replace(tiny(f"scheme={scheme}"), seed=seed)
         results.append(state(train_experiment(config, dataset, place)))
     assert equal(results[0], results[1])
@@ -398,15 +474,15 @@ def test_same_seed_same_weights_wherever_it_runs(scheme, dataset, tmp_path):
 
 def test_schemes_train_what_they_say(dataset, workspace, monkeypatch):
     seen = []
-    real = experiments_module.train
+    real = base.train
 
     def spy(network, objective, batches, config, **options):
-        base = getattr(network, "backbone", network)
-        seen.append((type(network).__name__, base.cond_channels, config.steps,
-                     any(p.requires_grad for p in base.parameters())))  # fmt: skip
+        bare = getattr(network, "backbone", network)
+        seen.append((type(network).__name__, bare.cond_channels, config.steps,
+                     any(p.requires_grad for p in bare.parameters())))  # fmt: skip
         return real(network, objective, batches, config, **options)
 
-    monkeypatch.setattr(experiments_module, "train", spy)
+    monkeypatch.setattr(base, "train", spy)
     for scheme in ("two_stage", "joint", "one_stage"):
         train_experiment(tiny(f"scheme={scheme}", "stage2.steps=2"), dataset, workspace)
     assert seen == [
@@ -424,7 +500,7 @@ def test_every_backbone_sees_the_same_data_and_noise(dataset, workspace, monkeyp
         seen.setdefault(type(network).__name__, []).append((seed, batches(5).gt))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments_module, "train", spy)
+    monkeypatch.setattr(base, "train", spy)
     for backbone in ("fno", "conv_unet", "convnext"):
         with pytest.raises(KeyboardInterrupt):
             train_experiment(tiny(backbone=backbone), dataset, workspace)
@@ -434,7 +510,7 @@ def test_every_backbone_sees_the_same_data_and_noise(dataset, workspace, monkeyp
 
 
 def test_a_kill_between_the_stages_keeps_stage_one(dataset, workspace, monkeypatch):
-    real, stages = experiments_module.train, []
+    real, stages = base.train, []
 
     def killed(*args, name, **options):
         stages.append(name.split()[-1])
@@ -442,7 +518,7 @@ def test_a_kill_between_the_stages_keeps_stage_one(dataset, workspace, monkeypat
             raise KeyboardInterrupt
         return real(*args, name=name, **options)
 
-    monkeypatch.setattr(experiments_module, "train", killed)
+    monkeypatch.setattr(base, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         train_experiment(tiny(), dataset, workspace)
     train_experiment(tiny(), dataset, workspace)
@@ -454,10 +530,10 @@ def test_an_experiment_becomes_rows(dataset, workspace, tmp_path):
     config = tiny("sampler.steps=2", "evaluation.convention=none")
     values = []
     for number in range(2):
-        place = replace(workspace, checkpoints=tmp_path / f"checkpoints{number}")
+        place = place_at(tmp_path / f"checkpoints{number}")
         cells = [
-            method_cell("exp", dataset, config.evaluation),
-            diffusion_cell(config, dataset, place, {"modes": 4}),
+            method_cell("exp", dataset, place, config.evaluation),
+            diffusion_cell(config, dataset, place),
         ]
         assert run(cells, tmp_path / f"run{number}") == ExitCode.OK
         rows = RunFolder(tmp_path / f"run{number}").latest()
@@ -478,35 +554,35 @@ def test_an_experiment_becomes_rows(dataset, workspace, tmp_path):
 
 def test_a_diverged_training_is_a_row(dataset, workspace, tmp_path):
     cell = diffusion_cell(tiny("stage1.learning_rate=1e30", "stage1.clip_norm=1e30",
-                               "stage1.steps=10"), dataset, workspace, {})  # fmt: skip
+                               "stage1.steps=10"), dataset, workspace)  # fmt: skip
     assert run([cell], tmp_path / "run") == ExitCode.SOME_FAILED
     assert statuses(tmp_path / "run") == {"nodiff": "diverged"}
 
 
-# Workloads
+# Works
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_workloads_do_one_iteration(kind):
-    workload = build_workload(kind, "smoke", "fno", TINY, 4, 32, 2, "cpu")
+@pytest.mark.parametrize("work", WORKS)
+def test_workloads_do_one_iteration(work):
+    workload = build_work(**Entrant(tiny(), 4).arguments(work, At(32, 2, CPU)))
     before = {k: v.clone() for k, v in workload.module.state_dict().items()}
     workload.step()
     moved = not equal(before, workload.module.state_dict())
-    trains = kind in ("train_step", "adapt_step")
+    trains = work in ("train_step", "adapt_step")
     assert moved is trains
     assert (workload.optimizer is not None) is trains
 
 
 def test_flops_of_an_image_grow_with_steps_and_tiles():
     def flops(*overrides, size=64):
-        return flops_per_image(tiny(*overrides), 4, size).canonical
+        return flops_per_image(recipe_of(tiny(*overrides)), size).canonical
 
     one, two, three = (flops(f"sampler.steps={n}") for n in (1, 2, 3))
     assert three - two == two - one > 0
     # Four disjoint tiles of 32 are four images of 32, the predictor being linear in pixels.
     tiles = flops("sampler.overlap=0")
     assert tiles == pytest.approx(4 * flops("sampler.overlap=0", size=32), rel=2e-3)
-    network = build_network(tiny(), 4)
+    network = recipe_of(tiny()).network()
     once = count_flops(
         network.predictor, torch.zeros(1, 1, 64, 64), torch.zeros(1, 4, 64, 64)
     ).canonical
@@ -517,7 +593,7 @@ def test_flops_of_an_image_grow_with_steps_and_tiles():
 
 
 def test_networks_of_the_stages():
-    assert type(build_network(tiny(), 4, stage="stage1")).__name__ == "FNO"
-    assert build_network(tiny("scheme=one_stage"), 4).cond_channels == 5
-    assert build_network(tiny(), 4).backbone.cond_channels == 4
-    assert build_network(tiny("scheme=joint"), 4).frozen is False
+    assert type(recipe_of(tiny()).backbone()).__name__ == "FNO"
+    assert recipe_of(tiny("scheme=one_stage")).network().cond_channels == 5
+    assert recipe_of(tiny()).network().backbone.cond_channels == 4
+    assert recipe_of(tiny("scheme=joint")).network().frozen is False

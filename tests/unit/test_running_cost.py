@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,12 @@ from torch import Tensor
 
 from backbones import load_backbone_module
 from backbones.registry import BACKBONES
-from bench.config import apply_overrides, experiment_preset
+from bench.cells import ceilings, conditions, counted, guesses, memory, timing
+from bench.cells.ceilings import ceilings_cell
+from bench.cells.conditions import At
+from bench.cells.grid import cost_cells
+from bench.cells.works import Entrant, build_work, count_work, flops_per_image
+from bench.config import CommonFlags, apply_overrides, experiment_preset
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
 from bench.imaging import get_sensor
@@ -26,17 +32,14 @@ from bench.measure import (
     count_traffic,
     time_interleaved,
 )
-from bench.records import Row, RunFolder
-from bench.reporting.build import quality_sections
-from bench.running import CostGrid, build_network, ceilings_cell, cost, present, run_cells
-from bench.running.workloads import (
-    build_workload,
-    count_work,
-    flops_per_image,
-    training_flops,
-)
+from bench.recipes import DiffusionRecipe, training_flops
+from bench.records import Row, RunFolder, View
+from bench.reporting.build import build_sections
+from bench.running import Desk
+from bench.running.engine import run_cells
+from bench.running.presenting import present
 
-BANDS = 4
+BANDS, CPU = 4, torch.device("cpu")
 TINY = {
     "fno": ("backbone.width=8", "backbone.layers=2", "backbone.modes=4"),
     # At 64 pixels these many modes run as products on a CPU and as transforms elsewhere.
@@ -65,40 +68,42 @@ def directly(call) -> int:
 @pytest.mark.parametrize("scheme", ["two_stage", "one_stage"])
 def test_flops_of_an_image_are_those_of_the_fusion_that_runs(name, scheme):
     config = tiny(name, f"scheme={scheme}")
-    fusion = DiffusionFusion(
-        build_network(config, BANDS), Diffusion(config.diffusion), config.sampler
-    )
+    recipe = DiffusionRecipe(config, BANDS)
+    fusion = DiffusionFusion(recipe.network(), Diffusion(config.diffusion), config.sampler)
     size = 80
     assert len(fusion.tile_plan(size, size)[2]) > 1
     images = [torch.rand(1, c, n, n) for c, n in ((BANDS, size // 4), (1, size), (BANDS, size))]
     ran = directly(lambda: fusion.fuse(*images[:2], get_sensor("none", BANDS), images[2]))
-    assert flops_per_image(config, BANDS, size).executed == ran
+    assert flops_per_image(recipe, size).executed == ran
 
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("scheme", ["two_stage", "joint"])
 def test_flops_of_training_steps_are_those_of_the_loop(name, scheme):
     config = tiny(name, f"scheme={scheme}")
-    for kind in ("forward", "train_step", "adapt_step", "step"):
-        workload = build_workload(
-            kind, "smoke", config.backbone, (*TINY[name], f"scheme={scheme}"), BANDS, 64, 2, "cpu"
-        )
-        ran = directly(workload.step)
-        assert count_work(kind, config, BANDS, 64, 2).executed == ran, kind
+    entrant = Entrant(config, BANDS)
+    for work in ("forward", "train_step", "adapt_step", "denoise_step"):
+        ran = directly(build_work(**entrant.arguments(work, At(64, 2, CPU))).step)
+        assert count_work(work, entrant, At(64, 2, CPU)).executed == ran, work
 
 
 def test_training_is_all_its_steps():
-    config = tiny("fno", "stage1.steps=5", "stage2.steps=7", "stage1.batch=3", "stage2.batch=2")
+    def of_training(*overrides):
+        return training_flops(DiffusionRecipe(tiny("fno", *overrides), BANDS)).canonical
+
+    steps = ("stage1.steps=5", "stage2.steps=7", "stage1.batch=3", "stage2.batch=2")
+    entrant = Entrant(tiny("fno", *steps), BANDS)
     one, two = (
-        count_work(kind, config, BANDS, config.patch, batch).canonical
-        for kind, batch in (("train_step", 3), ("adapt_step", 2))
+        count_work(work, entrant, At(entrant.config.patch, batch, CPU)).canonical
+        for work, batch in (("train_step", 3), ("adapt_step", 2))
     )
-    assert training_flops(config, BANDS).canonical == 5 * one + 7 * two
-    alone = training_flops(tiny("fno", "scheme=one_stage", "stage1.steps=5"), BANDS)
-    assert 0 < alone.canonical < 5 * one  # two patches a step instead of three
-    joint = tiny("fno", "scheme=joint", "stage1.steps=5", "stage2.steps=7")
-    whole = count_work("adapt_step", joint, BANDS, joint.patch, joint.stage2.batch)
-    assert training_flops(joint, BANDS).canonical == 12 * whole.canonical
+    assert of_training(*steps) == 5 * one + 7 * two
+    alone = of_training("scheme=one_stage", "stage1.steps=5")
+    assert 0 < alone < 5 * one  # two patches a step instead of three
+    joint = Entrant(tiny("fno", "scheme=joint"), BANDS)
+    whole = count_work("adapt_step", joint, At(joint.config.patch, joint.config.stage2.batch, CPU))
+    steps = ("scheme=joint", "stage1.steps=5", "stage2.steps=7")
+    assert of_training(*steps) == 12 * whole.canonical
 
 
 def test_traffic_is_every_operators_tensors_once():
@@ -157,12 +162,17 @@ def use(mib: int) -> MemoryUse:
     return MemoryUse("cpu", "made up", mib * MIB, mib * MIB, None, MIB, MIB, 2 * MIB, 3 * MIB)
 
 
-def grid_of(backbones, *, module=None, size=32, **options) -> CostGrid:
-    return CostGrid(
-        experiments=[experiment_preset("smoke", name) for name in backbones],
-        preset="smoke", overrides=(), backbone_module=module, bands=BANDS, size=size, batch=1,
-        device=torch.device("cpu"), **{"rounds": 3, "kinds": ("forward",), **options},
-    )  # fmt: skip
+def entrants_of(backbones, module=None) -> list[Entrant]:
+    module = None if module is None else Path(module)
+    configs = [experiment_preset("smoke", name) for name in backbones]
+    return [Entrant(config, BANDS, module, {"preset": "smoke"}) for config in configs]
+
+
+def grid_of(backbones, *, module=None, size=32, works=("forward",), batch=1, **options):
+    desk = Desk(CommonFlags(preset="smoke", device="cpu", quiet=True), "toy")
+    given = {k: options.pop(k) for k in ("threads", "rounds", "timeout") if k in options}
+    at = At(size, batch, desk.device, **{"rounds": 3, **given})
+    return list(cost_cells(entrants_of(backbones, module), works, at, desk, **options))
 
 
 def measured(folder, backbones, monkeypatch=None, reports=None, **options):
@@ -170,9 +180,11 @@ def measured(folder, backbones, monkeypatch=None, reports=None, **options):
     if reports is not None:
         made_up = dict.fromkeys(backbones, MemoryReport("ok", use(5))) | reports
         monkeypatch.setattr(
-            cost, "peak_memory", lambda _target, arguments, **_: made_up[arguments["backbone"]]
+            memory,
+            "peak_memory",
+            lambda _target, arguments, **_: made_up[arguments["experiment"]["backbone"]],
         )
-    run_cells(grid_of(backbones, **options).cells(), folder, protocol="toy", version=1, config={})
+    run_cells(grid_of(backbones, **options), folder, protocol="toy", version=1, config={})
     rows: dict[str, dict[str | None, Row]] = {}
     for row in RunFolder(folder).latest():
         rows.setdefault(row.backbone, {})[row.metric] = row
@@ -202,9 +214,14 @@ def test_what_does_not_fit_in_memory_or_time_is_a_row(tmp_path, monkeypatch):
         assert rows[backbone]["mem_peak_forward"].status == status
         assert rows[backbone]["latency_forward"].status == status
         assert rows[backbone]["flops_forward"].status == "ok"
-    timing = rows["fno"]["latency_forward"].config["timing"]
-    assert (timing["clock"], timing["threads"], timing["rounds"]) == ("cpu", 1, 3)
-    assert len(timing["load"]) == 2 and timing["calls"] >= 1
+    taken = rows["fno"]["latency_forward"].config["timing"]
+    assert (taken["clock"], taken["threads"], taken["rounds"]) == ("cpu", 1, 3)
+    assert len(taken["load"]) == 2 and taken["calls"] >= 1
+
+
+def guess_nothing(monkeypatch, guess) -> None:
+    for module in (memory, timing):
+        monkeypatch.setattr(module, "guess_seconds", guess)
 
 
 @pytest.fixture
@@ -216,20 +233,20 @@ def race(monkeypatch):
 
     def build(**arguments):
         def step():
-            clock.now += seconds[arguments["backbone"]]
+            clock.now += seconds[arguments["experiment"]["backbone"]]
 
-        return replace(build_workload(**arguments), step=step)
+        return replace(build_work(**arguments), step=step)
 
     def time_them(competitors, *, rounds, **_):
         timed.extend(competitors)
         samples = (1.0,) * rounds
-        timing = Timing(samples, samples, None, "cpu", calls=1, warmup=1, threads=1, load=None)
-        return dict.fromkeys(competitors, timing)
+        taken = Timing(samples, samples, None, "cpu", calls=1, warmup=1, threads=1, load=None)
+        return dict.fromkeys(competitors, taken)
 
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(cost, "build_workload", build)
-    monkeypatch.setattr(cost, "time_interleaved", time_them)
-    monkeypatch.setattr(CostGrid, "_guess", lambda *_: 0.0)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing, "build_work", build)
+    monkeypatch.setattr(timing, "time_interleaved", time_them)
+    guess_nothing(monkeypatch, lambda *_: 0.0)
     return timed
 
 
@@ -259,77 +276,107 @@ def test_a_joint_timing_takes_the_fastest_while_they_fit(
 
 def test_what_is_far_beyond_the_limit_is_not_begun(tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr(cost, "time_interleaved", lambda *_, **__: begun.append("timing"))
-    monkeypatch.setattr(CostGrid, "_guess", lambda _self, kind, _: 1.0 if kind == "image" else 0.2)
+    monkeypatch.setattr(timing, "time_interleaved", lambda *_, **__: begun.append("timing"))
+    guess_nothing(monkeypatch, lambda work, *_: 1.0 if work == "image" else 0.2)
     reports = {"fno": MemoryReport("ok", use(5))}
-    kinds = ("train_step", "image")
+    works = ("train_step", "image")
     # Three rounds, a warm-up and a first call of an image: 5 s. Of memory, 5 steps: 1 s.
-    rows = measured(tmp_path / "a", ("fno",), monkeypatch, reports, kinds=kinds, timeout=0.4)["fno"]
+    rows = measured(tmp_path / "a", ("fno",), monkeypatch, reports, works=works, timeout=0.4)["fno"]
     assert not begun
     assert rows["mem_peak_train"].status == rows["latency_image"].status == "skip"
     said = "5 calls of an estimated 0.2 s are far more than 0.4 s (--timeout)"
     assert rows["mem_peak_train"].reason == said
     assert rows["latency_train_step"].reason == f"its memory was not measured: {said}"
-    rows = measured(tmp_path / "b", ("fno",), monkeypatch, reports, kinds=("image",), timeout=2)
+    rows = measured(tmp_path / "b", ("fno",), monkeypatch, reports, works=("image",), timeout=2)
     assert rows["fno"]["latency_image"].reason.startswith("5 calls of an estimated 1 s are far")
     assert not begun
 
 
 def test_estimates_are_counted_flops_over_a_measured_speed(monkeypatch):
     speed = 1e9
-    monkeypatch.setattr(cost, "_forward_speed", lambda *_: speed)
-    monkeypatch.setattr(cost.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(guesses, "_speed", lambda *_: speed)
 
-    def estimate(backbone="convnext", **options) -> float:
-        return grid_of((backbone,), **options).cells()[0].estimate()
+    def estimate(backbone="convnext", kind="timing", **options) -> float:
+        cells = grid_of((backbone,), **options)
+        return sum(cell.estimate() for cell in cells if kind in cell.identity)
 
-    config = experiment_preset("smoke", "convnext")
-    once = count_work("forward", config, BANDS, 32).executed / speed
+    (entrant,) = entrants_of(["convnext"])
+    once = count_work("forward", entrant, At(32, 1, CPU)).executed / speed
     assert estimate(rounds=33) - estimate(rounds=11) == pytest.approx(22 * once)
-    # A fresh process and a race more; a training step is three forward passes.
-    more = estimate(kinds=("forward", "train_step")) - estimate()
-    assert more == pytest.approx(cost._FRESH_SECONDS + (5 + 5) * 3 * once)
+    # A training step is three forward passes; a fresh process takes five of them.
+    works = ("forward", "train_step")
+    assert estimate(works=works) - estimate() == pytest.approx(5 * 3 * once)
+    more = estimate(kind="memory", works=works) - estimate(kind="memory")
+    assert more == pytest.approx(memory._FRESH_SECONDS + 5 * 3 * once)
     growth = [
         estimate(name, size=256, rounds=100) / estimate(name, size=64, rounds=100)
         for name in ("attention_unet", "conv_unet")
     ]
     assert growth[0] > growth[1] > 2
-    assert estimate("attention_unet", size=36) == 0  # is skipped
     assert estimate(timeout=1e-9) == 0  # is not begun
 
 
 def test_a_guess_of_seconds_is_near_what_a_call_takes():
-    grid = grid_of(("conv_unet",), size=128)
-    config = grid.experiments[0]
-    step = build_workload(**grid._arguments("forward", config)).step
+    (entrant,) = entrants_of(["conv_unet"])
+    guesses._speed.cache_clear()
+    step = build_work(**entrant.arguments("forward", At(128, 1, CPU))).step
     taken = time_interleaved({"step": step}, rounds=5)["step"].median
-    assert taken / 4 < grid._guess("forward", config) < 4 * taken
+    guess = guesses.guess_seconds("forward", entrant, At(128, 1, CPU))
+    assert taken / 4 < guess < 4 * taken
 
 
 def test_a_size_that_only_some_take_is_skipped_by_the_others(tmp_path, monkeypatch):
     rows = measured(tmp_path, ("fno", "attention_unet"), monkeypatch, {}, size=36)
-    assert rows["attention_unet"].keys() == {None}
-    assert rows["attention_unet"][None].status == "skip"
-    assert "multiples of" in rows["attention_unet"][None].reason
+    assert {row.status for row in rows["attention_unet"].values()} == {"skip"}
+    assert all("multiples of" in row.reason for row in rows["attention_unet"].values())
     assert rows["fno"]["latency_forward"].status == "ok"
 
 
-def test_a_cell_knows_whom_it_was_measured_beside():
-    def ids(*backbones):
-        grid = CostGrid(
-            experiments=[experiment_preset("smoke", name) for name in backbones], preset="smoke",
-            overrides=(), backbone_module=None, bands=BANDS, size=32, batch=1,
-            device=torch.device("cpu"),
-        )  # fmt: skip
-        return {cell.fields["backbone"]: cell.cell_id for cell in grid.cells()}
+def kinds_of(cells) -> dict[str, set[str]]:
+    """Ids of cells by what they are."""
+    found: dict[str, set[str]] = {}
+    for cell in cells:
+        kind = next(k for k in ("memory", "counted", "timing", "fit") if k in cell.identity)
+        found.setdefault(kind, set()).add(cell.cell_id)
+    return found
 
-    pair = ids("fno", "convnext")
-    assert ids("convnext", "fno") == pair
-    assert ids("fno")["fno"] != pair["fno"]
+
+def test_only_a_timing_knows_its_rivals(monkeypatch):
+    one, pair = kinds_of(grid_of(("fno",))), kinds_of(grid_of(("fno", "convnext")))
+    assert one["counted"] < pair["counted"] and one["memory"] < pair["memory"]
+    assert len(one["timing"]) == len(pair["timing"]) == 1 and one["timing"] != pair["timing"]
+    assert kinds_of(grid_of(("convnext", "fno"))) == pair
+    monkeypatch.setattr(conditions, "machine", lambda: {"cpu": "another", "cores": 1})
+    elsewhere = kinds_of(grid_of(("fno",)))
+    assert elsewhere["counted"] == one["counted"]
+    assert elsewhere["memory"] != one["memory"] and elsewhere["timing"] != one["timing"]
+
+
+def test_another_backbone_discards_nothing(tmp_path, monkeypatch):
+    measured(tmp_path, ("fno",), monkeypatch, {})
+    before = {(row.cell_id, row.metric): row.run_id for row in RunFolder(tmp_path).latest()}
+    measured(tmp_path, ("fno", "convnext"), monkeypatch, {})
+    after = {(row.cell_id, row.metric): row.run_id for row in RunFolder(tmp_path).latest()}
+    assert before.items() <= after.items()
+    assert [cell for cell in after if cell not in before]
+
+
+def test_cells_know_the_kind_of_device_but_not_which(monkeypatch):
+    def ids(device, **options):
+        monkeypatch.setattr(Desk, "device", torch.device(device))
+        return kinds_of(grid_of(("fno",), **options))
+
+    assert ids("cuda:0") == ids("cuda:1")
+    cpu = ids("cpu")
+    assert all(cpu[kind].isdisjoint(ids("cuda:0")[kind]) for kind in cpu)
+    for changed in ({"size": 64}, {"batch": 2}):
+        assert all(cpu[kind].isdisjoint(ids("cpu", **changed)[kind]) for kind in cpu)
+    assert ids("cpu", threads=2)["counted"] == cpu["counted"]
+    assert cpu["timing"].isdisjoint(ids("cpu", threads=2)["timing"])
 
 
 def test_memory_is_told_apart(tmp_path, monkeypatch):
-    rows = measured(tmp_path, ("fno",), monkeypatch, {}, kinds=("train_step",))["fno"]
+    rows = measured(tmp_path, ("fno",), monkeypatch, {}, works=("train_step",))["fno"]
     parts = {"peak_train": 5, "tensors_train": 5, "weights": 1, "gradients": 1, "optimizer": 2}
     for part, mib in {**parts, "activations": 3}.items():
         assert (rows[f"mem_{part}"].value, rows[f"mem_{part}"].unit) == (mib, "MiB")
@@ -351,7 +398,7 @@ def test_what_fits_is_a_row(found, status, words, tmp_path, monkeypatch):
         asked.append((options["vary"], options["budget"], options["vary"] in arguments))
         return found
 
-    monkeypatch.setattr(cost, "largest_fit", search)
+    monkeypatch.setattr(memory, "largest_fit", search)
     rows = measured(tmp_path, ("fno",), monkeypatch, {}, fit="1GiB")["fno"]
     assert asked == [("batch", "1GiB", False), ("size", "1GiB", False)]
     for metric in ("fit_batch", "fit_size"):
@@ -362,22 +409,24 @@ def test_what_fits_is_a_row(found, status, words, tmp_path, monkeypatch):
 
 def test_the_report_has_a_table_and_a_figure_for_each_part(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        cost, "measure_ceilings", lambda *_, **__: Ceilings(80.0, 10.0, "cpu", "float32", 1, False)
+        ceilings,
+        "measure_ceilings",
+        lambda *_, **__: Ceilings(80.0, 10.0, "cpu", "float32", 1, False),
     )
     counts = {"torch FlopCounterMode": 9_000_000, "fvcore x2": None}
     answers = {name: StockCount(flops, None, "cannot trace") for name, flops in counts.items()}
-    monkeypatch.setattr(cost, "stock_flops", lambda *_, **__: answers)
+    monkeypatch.setattr(counted, "stock_flops", lambda *_, **__: answers)
     for size in (32, 64):
-        kinds = ("forward", "train_step", "image") if size == 32 else ("forward",)
+        works = ("forward", "train_step", "image") if size == 32 else ("forward",)
         backbones = ("fno", "convnext")
         measured(
-            tmp_path, backbones, monkeypatch, {}, size=size, kinds=kinds, modules=True, stock=True
+            tmp_path, backbones, monkeypatch, {}, size=size, works=works, modules=True, stock=True
         )
-    ceilings = [ceilings_cell(torch.device("cpu"), 1)]
-    assert 0 < ceilings[0].estimate() < 1  # nothing is measured here
-    run_cells(ceilings, tmp_path, protocol="toy", version=1, config={})
+    peaks = [ceilings_cell(Desk(CommonFlags(device="cpu"), "toy"), 1)]
+    assert 0 < peaks[0].estimate() < 1  # nothing is measured here
+    run_cells(peaks, tmp_path, protocol="toy", version=1, config={})
     cells = {row.cell_id for row in RunFolder(tmp_path).latest()}
-    present(tmp_path, cells, "Bill")
+    present(tmp_path, cells, View("toy", "Cost", ("cost", "scaling", "roofline")))
     out = capsys.readouterr().out
     for words in ("FLOPs by module: fno", "What other FLOP counters say", "Times: cpu clock"):
         assert words in out
@@ -413,11 +462,16 @@ def test_quality_against_cost_is_drawn_for_one_machine_at_a_time():
         )
     ]
     runs = {name: {"machine": {"cpu": name, "cores": 2}} for name in "ab"}
-    sections = quality_sections(rows, runs)
+
+    def sections_of(rows):
+        return build_sections(rows, runs, {"p": View("p", "P", ("quality",))})
+
+    sections = sections_of(rows)
     assert [section.title for section in sections] == [
         "Quality against cost on d, a x2",
         "Quality against cost on d, b x2",
     ]
-    assert [*sections[0].figures] == ["quality-train_seconds", "quality-train_flops"]
-    assert [*sections[1].figures] == ["quality-train_seconds-2", "quality-train_flops-2"]
-    assert quality_sections(rows[:3], runs) == []  # one point is no front
+    for section in sections:
+        assert all(name.startswith("quality-train") for name in section.figures)
+        assert len(section.figures) == 2
+    assert sections_of(rows[:3]) == []  # one point is no front
