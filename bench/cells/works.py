@@ -153,9 +153,9 @@ class Entrant:
     @property
     def identity(self) -> dict[str, Any]:
         """Its settings, without what they are called by."""
-        labels = {"scale", "historic", *self.labels}
-        found = {k: v for k, v in self.settings.items() if k not in labels}
-        return {**found, "name": self.name, "version": self.fields["backbone_version"]}
+        found = as_plain(self.recipe.running, identity=True)
+        version = self.fields["backbone_version"]
+        return {**found, "bands": self.bands, "name": self.name, "version": version}
 
     def works(self, wanted: Mapping[str, Work] | tuple[str, ...]) -> list[str]:
         """Return those works that it does."""

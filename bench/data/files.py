@@ -23,9 +23,9 @@ import numpy as np
 from torch import Tensor
 
 from bench.config import BenchError
+from bench.config.writing import replacing
 from bench.data.boundary import reading
 from bench.data.hdf5 import ArrayDigest, digest, find_array, open_hdf5
-from bench.data.writing import replacing
 from bench.imaging import Sensor, get_sensor
 
 __all__ = [

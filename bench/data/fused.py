@@ -15,12 +15,12 @@ import tifffile
 
 from backbones.names import nearest
 from bench.config import MissingError, UsageError
+from bench.config.writing import replacing
 from bench.data.boundary import is_leftover, reading
 from bench.data.geotiff import METADATA_TAG, NODATA_TAG, gdal_metadata, geotiff_tags, read_geotiff
 from bench.data.hdf5 import find_array, list_arrays, open_hdf5
 from bench.data.matlab import mat_arrays, read_mat
 from bench.data.scenes import HDF5, TIFF
-from bench.data.writing import replacing
 
 __all__ = ["check_fused_path", "read_fused", "write_fused"]
 

@@ -19,10 +19,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from bench.config import UsageError, canonical_json, config_hash, derive_seed, results_home
+from bench.config.writing import writing
 from bench.data.cutting import Area, Cutting, write_splits
 from bench.data.files import Header, is_current
 from bench.data.wald import block_mean, simulate_pan
-from bench.data.writing import writing
 from bench.imaging import get_sensor
 
 __all__ = ["SAMPLES", "build_sample"]

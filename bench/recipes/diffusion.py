@@ -89,18 +89,23 @@ class DiffusionRecipe:
             "seed": self.config.seed,
         }
 
-    @cached_property
-    def network_settings(self) -> dict[str, Any]:
-        """The part of the settings that decides what a network costs to run."""
+    @property
+    def running(self) -> dict[str, Any]:
+        """What decides what a network costs to run."""
         config = self.config
         parts = {"backbone": self.options, "scheme": config.scheme, "sampler": config.sampler}
         if not self.bare:
             parts["adapters"] = config.adapters
         if module := module_of(config.backbone):
             parts["module"] = module["digest"]
+        return parts
+
+    @cached_property
+    def network_settings(self) -> dict[str, Any]:
+        """What decides what a network costs to run, as plain data, and what it is called by."""
         labels = {**(self.labels or {}), "scale": self.scale}
         historic = {"historic": found} if (found := self._historic()) else {}
-        return as_plain(parts) | labels | historic
+        return as_plain(self.running) | labels | historic
 
     @cached_property
     def settings(self) -> dict[str, Any]:

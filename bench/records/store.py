@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from bench.config.errors import MissingError, UsageError
 from bench.config.hashing import as_plain
+from bench.config.writing import replacing
 from bench.records.lines import complete
 from bench.records.migration import migrated
 from bench.records.schema import SCHEMA_VERSION, Row, decode_row, encode_row
@@ -282,17 +283,12 @@ def encoded(text: str) -> bytes:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put a complete file in place of ``path``: readers see the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    """Put a complete file in place of ``path``: readers see the old one or the new one.
+
+    Of several writers at once the last one wins.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def _without_private(value: Any) -> Any:

@@ -110,11 +110,15 @@ class _Run:
         self._stopped = False
 
     def done(self, cell: Cell) -> bool:
-        """Tell whether a cell needs no work: in a forced run, whether this run has done it."""
-        if cell.cell_id not in self.folder.finished():
-            return False
-        mine = not self._force or any(row.run_id == self.id for row in self._rows(cell))
-        return mine and (cell.stands is None or cell.stands())
+        """Tell whether a cell needs no work.
+
+        In a forced run, whether this run, or a job of it, has done it. What it has tried to no
+        avail is not tried again.
+        """
+        mine = any(row.run_id == self.id for row in self._rows(cell))
+        if mine or cell.cell_id not in self.folder.finished():
+            return mine
+        return not self._force and (cell.stands is None or cell.stands())
 
     def _rows(self, cell: Cell) -> list[Row]:
         return [row for row in self.folder.latest() if row.cell_id == cell.cell_id]

@@ -597,3 +597,16 @@ def test_networks_of_the_stages():
     assert recipe_of(tiny("scheme=one_stage")).network().cond_channels == 5
     assert recipe_of(tiny()).network().backbone.cond_channels == 4
     assert recipe_of(tiny("scheme=joint")).network().frozen is False
+
+
+def test_what_a_run_tried_to_no_avail_is_not_tried_again_by_it(tmp_path):
+    """Neither by another job of it nor by the command that started the jobs; by the next one."""
+    from bench.running.engine import _Run
+
+    calls = []
+    cell = make_cell("a", ValueError("no"), calls)
+    jobs = [_Run(tmp_path, "toy", 1, False, "run") for _ in range(2)]
+    for job in jobs:
+        job.all([cell])
+    assert calls == ["a"]
+    assert run([cell], tmp_path) == ExitCode.SOME_FAILED and calls == ["a", "a"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.config import BenchError, MissingError
+from bench.config.errors import BenchError, MissingError
 
 __all__ = ["replacing", "writing"]
 
