@@ -147,7 +147,7 @@ def wait_for_cells(folder: Path, count: int, process: subprocess.Popen) -> None:
 
 def test_a_killed_and_an_interrupted_run_continue(data, tmp_path):
     out = tmp_path / "out"
-    steps = ("stage1.steps=60", "stage2.steps=200")  # long enough to be hit in the middle
+    steps = ("stage1.steps=60", "stage2.steps=500")  # long enough to be hit in the middle
     call = command(data, "--modes", 4, 6, 8, "--out", out, "--quiet", "--override", *TINY, *steps)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     for cells, ending, code in ((2, signal.SIGKILL, -9), (3, signal.SIGINT, 130)):
