@@ -1,4 +1,4 @@
-"""Verb: two result sets -> differences paired image by image, with confidence intervals."""
+"""Verb: two result sets -> differences, intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Flags:
-    """Tell which differences between two result sets are real.
+    """Tell whether and how much two result sets differ.
 
-    Accuracy is paired image by image; cost is compared within one class of machine only. Compare
-    two variants of one folder by naming it twice: compare X X --where-b backbone=conv_unet
+    A verdict on accuracy needs several training runs (seeds) of both sides; cost is compared within
+    one class of machine only. Compare two variants of one folder by naming it twice: compare X X
+    --where-b backbone=conv_unet
     """
 
     a: Annotated[Path, Positional]

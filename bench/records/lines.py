@@ -33,7 +33,9 @@ REPEATS = ("seed",)
 """Row fields in which repeats of one thing differ."""
 WITHOUT_EFFECT = ("sampler.batch", "backbone.form", "evaluation.full_resolution")
 """Settings that change no accuracy beyond rounding; they may well change a cost."""
-LABELS = ("preset", "scale", "training", "weights", "data.notes", "historic", "timing")
+LABELS = (
+    "preset", "scale", "training", "weights", "data.notes", "data.areas", "historic", "timing",
+)  # fmt: skip
 """Settings, or groups of them, that say something about a row and decide nothing."""
 SHOWN_LABELS = ("preset", "scale")
 """Labels that get a column of a table where they vary."""

@@ -1,4 +1,4 @@
-"""Spread, intervals, paired differences. Values that are not numbers are counted, not hidden."""
+"""Spread, intervals over images, ratios of timings. Values that are no numbers are counted."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
-    "MINIMUM_PAIRS",
-    "PairedDifference",
+    "MINIMUM_TIMINGS",
     "RatioOfMedians",
     "Summary",
     "bootstrap_interval",
-    "paired_difference",
     "ratio_of_medians",
     "summarise",
 ]
@@ -22,8 +20,8 @@ Values = Sequence[float | None] | np.ndarray
 
 RESAMPLES = 9999
 LEVEL = 0.95
-MINIMUM_PAIRS = 6
-"""Fewest pairs for a verdict: below six no two-sided Wilcoxon test can reach p < 0.05."""
+MINIMUM_TIMINGS = 6
+"""Fewest timings of a side for a verdict: fewer have no interval of 95 % for their median."""
 
 
 @dataclass(frozen=True)
@@ -76,65 +74,6 @@ def bootstrap_interval(values: Values, level: float = LEVEL) -> tuple[float, flo
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """B - A over the same images."""
-
-    n: int
-    """Pairs used."""
-    excluded: int
-    """Pairs left out because a side or the difference is not finite."""
-    mean_a: float
-    mean_b: float
-    difference: float
-    """Mean of B - A."""
-    ci_low: float
-    ci_high: float
-    """Ends of the 95 % BCa bootstrap interval of the mean difference."""
-    p_value: float
-    """Two-sided Wilcoxon signed-rank test; nan without pairs."""
-
-    @property
-    def real(self) -> bool | None:
-        """Whether the interval leaves out zero; None below :data:`MINIMUM_PAIRS` pairs."""
-        if self.n < MINIMUM_PAIRS:
-            return None
-        return not self.ci_low <= 0 <= self.ci_high
-
-
-def paired_difference(a: Values, b: Values) -> PairedDifference:
-    """Compare two samples whose i-th values belong to the same image.
-
-    Raises:
-        ValueError: samples of different length.
-    """
-    from scipy.stats import wilcoxon
-
-    a, b = _array(a), _array(b)
-    if a.size != b.size:
-        raise ValueError(f"paired samples differ in length: {a.size} and {b.size}")
-    usable = np.isfinite(a) & np.isfinite(b)
-    a, b = a[usable], b[usable]
-    difference = b - a
-    low, high = bootstrap_interval(difference)
-    if not difference.size:
-        p_value = np.nan
-    elif not difference.any():
-        p_value = 1.0  # the test is undefined without a non-zero difference
-    else:
-        p_value = float(wilcoxon(difference).pvalue)
-    return PairedDifference(
-        n=a.size,
-        excluded=usable.size - a.size,
-        mean_a=summarise(a).mean,
-        mean_b=summarise(b).mean,
-        difference=summarise(difference).mean,
-        ci_low=low,
-        ci_high=high,
-        p_value=p_value,
-    )
-
-
-@dataclass(frozen=True)
 class RatioOfMedians:
     """B / A of two independent sets of timings."""
 
@@ -148,9 +87,9 @@ class RatioOfMedians:
     """Ends of the 95 % percentile bootstrap interval of the ratio."""
 
     @property
-    def real(self) -> bool | None:
-        """Whether the interval leaves out one; None below :data:`MINIMUM_PAIRS` values."""
-        if min(self.n_a, self.n_b) < MINIMUM_PAIRS:
+    def differs(self) -> bool | None:
+        """Whether the interval leaves out one; None below :data:`MINIMUM_TIMINGS` values."""
+        if min(self.n_a, self.n_b) < MINIMUM_TIMINGS:
             return None
         return not self.ci_low <= 1 <= self.ci_high
 

@@ -1,4 +1,4 @@
-"""Two result sets against each other: the same measurement, paired image by image."""
+"""Two result sets against each other: the same measurement, run by run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from backbones.names import nearest
@@ -15,22 +14,25 @@ from bench.config.errors import UsageError
 from bench.records import METRIC_SPECS, UNKNOWN, Row, latest, settings, to_frame
 from bench.records.grouping import split_lines
 from bench.records.lines import GROUND, complete, flat
-from bench.records.statistics import (
-    PairedDifference,
-    RatioOfMedians,
-    paired_difference,
-    ratio_of_medians,
-)
+from bench.records.statistics import RatioOfMedians, ratio_of_medians
+from bench.records.verdicts import Verdict, corrected, rounded_up, run_spread
+from bench.reporting.against import judge_rows, runs_of_rows
 from bench.reporting.html import UNKNOWN_MACHINE, machine_of
 from bench.reporting.shown import headers
 from bench.reporting.summary import metric_header
-from bench.reporting.tables import DIFFERENCE_NOTE, Table, format_difference
-from bench.reporting.text import format_number, missing, shown_value
+from bench.reporting.tables import (
+    VERDICT_NOTE,
+    Table,
+    areas_note,
+    format_difference,
+    runs_text,
+)
+from bench.reporting.text import NOT_MEASURED, format_number, missing, shown_value
 
 __all__ = ["Comparison", "compare_rows", "comparison_table", "select_rows"]
 
 _COUNTED = ("M", "GFLOP", "TFLOP")
-"""Units of what is counted, not measured: any difference is real."""
+"""Units of what is counted, not measured: any difference is one."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,21 @@ class Comparison:
     b: str
     unit: str | None
     direction: str | None
-    result: PairedDifference | RatioOfMedians
+    result: Verdict | RatioOfMedians
 
     @property
     def verdict(self) -> str:
-        """A better, B better, differs, no difference shown, or too few values."""
-        real = self.result.real
-        if self.unit in _COUNTED and isinstance(self.result, RatioOfMedians):
-            real = self.result.ratio != 1
-        if real is None:
+        """In words, about B: as of :class:`Verdict`, or of a ratio better, worse, differs."""
+        if isinstance(self.result, Verdict):
+            return str(self.result)
+        differs = self.result.ratio != 1 if self.unit in _COUNTED else self.result.differs
+        if differs is None:
             return "too few values"
-        if not real:
+        if not differs:
             return "no difference shown"
         if self.direction is None:
             return "differs"
-        if isinstance(self.result, PairedDifference):
-            higher = self.result.difference > 0
-        else:
-            higher = self.result.ratio > 1
-        return "B better" if higher == (self.direction == "higher") else "A better"
+        return "better" if (self.result.ratio > 1) == (self.direction == "higher") else "worse"
 
 
 def select_rows(rows: Iterable[Row], conditions: Sequence[str]) -> list[Row]:
@@ -122,8 +120,8 @@ def compare_rows(
         rows_a: one side.
         rows_b: the other.
         runs: provenance of both, as of :func:`bench.records.load_runs`.
-        kind: ``accuracy``: paired by image, over the seeds both have, else over all; ``cost``:
-            ratio of medians, within one class of machine only.
+        kind: ``accuracy``: verdicts over training runs, corrected for the number of comparisons
+            of a metric; ``cost``: ratio of medians, within one class of machine only.
 
     Returns:
         The comparisons, and a line for each variant of a side that could not be compared.
@@ -143,13 +141,15 @@ def compare_rows(
         for side, alone in (("A", alone_a), ("B", alone_b)):
             for variant in alone:
                 left_out[f"{names[variant]}, only in {side}"].append(key[:2])
+        of_key = [*side_a.get(key, {}).values(), *side_b.get(key, {}).values()]
+        spread = run_spread(filter(None, map(runs_of_rows, of_key))) if kind == "accuracy" else None
         for variant_a, variant_b in matched:
             pairs += 1
             a, b = side_a[key][variant_a], side_b[key][variant_b]
             _check_comparable(a, b)
             if kind == "cost":
                 _check_machines(a, b, runs)
-            result = _accuracy(a, b) if kind == "accuracy" else _cost(a, b)
+            result = judge_rows(a, b, spread) if kind == "accuracy" else _cost(a, b)
             if result is None:
                 left_out[f"{names[variant_a]} or {names[variant_b]} has no values"].append(key[:2])
                 continue
@@ -169,7 +169,18 @@ def compare_rows(
     comparisons.sort(
         key=lambda c: (c.a, c.b, str(c.dataset), c.size or 0, order.get(c.metric, len(order)))
     )
+    comparisons = _corrected(comparisons)
     return comparisons, sorted(f"{who}: {_listed(what)}" for who, what in left_out.items())
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Correct the verdicts of each metric for their number."""
+    results = [c.result for c in comparisons]
+    for metric in {c.metric for c in comparisons if isinstance(c.result, Verdict)}:
+        at = [place for place, c in enumerate(comparisons) if c.metric == metric]
+        for place, result in zip(at, corrected([results[k] for k in at]), strict=True):
+            results[place] = result
+    return [replace(c, result=result) for c, result in zip(comparisons, results, strict=True)]
 
 
 def _listed(what: Iterable[tuple[str, str | None]]) -> str:
@@ -272,27 +283,6 @@ def _check_machines(
         )
 
 
-def _accuracy(a: Sequence[Row], b: Sequence[Row]) -> PairedDifference | None:
-    a, b = ([row for row in side if row.status == "ok" and row.samples] for side in (a, b))
-    seeds = {row.seed for row in a} & {row.seed for row in b}
-    if seeds:
-        a, b = ([row for row in side if row.seed in seeds] for side in (a, b))
-    if not a or not b:
-        return None
-    counts = {len(row.samples or []) for row in (*a, *b)}
-    if len(counts) > 1:
-        raise UsageError(
-            f"{a[0].metric} on {a[0].dataset}: different numbers of images,"
-            f" {' and '.join(map(str, sorted(counts)))}, cannot be paired"
-        )
-    return paired_difference(*(_image_means(side) for side in (a, b)))
-
-
-def _image_means(rows: Sequence[Row]) -> np.ndarray:
-    """Average each image over seeds, so that images stay what is resampled."""
-    return np.array([row.samples for row in rows], dtype=float).mean(axis=0)
-
-
 def _cost(a: Sequence[Row], b: Sequence[Row]) -> RatioOfMedians | None:
     values = []
     for side in (a, b):
@@ -315,13 +305,15 @@ def comparison_table(comparisons: Sequence[Comparison], *, name: str, title: str
             "data": " ".join(str(v) for v in (c.dataset, c.split, c.size) if v is not None),
             "metric": metric_header(c.metric),
         }
-        if isinstance(result, PairedDifference):
+        if isinstance(result, Verdict):
             line |= {
                 "mean A": format_number(result.mean_a, "accuracy"),
                 "mean B": format_number(result.mean_b, "accuracy"),
                 "B - A": format_difference(result),
-                "n": str(result.n) + (f" ({result.excluded} left out)" if result.excluded else ""),
-                "p": f"{result.p_value:.2g}",
+                "seen from": rounded_up(result.smallest).replace("nan", NOT_MEASURED),
+                "seeds": runs_text(result),
+                "areas": f"{result.areas}",
+                "p": f"{result.p_holm:.2g}".replace("nan", NOT_MEASURED),
             }
         else:
             interval = f" [{result.ci_low:.3g}, {result.ci_high:.3g}]"
@@ -337,6 +329,9 @@ def comparison_table(comparisons: Sequence[Comparison], *, name: str, title: str
             | vars(result)
             | {"verdict": c.verdict}
         )
-    cost = any(isinstance(c.result, RatioOfMedians) for c in comparisons)
-    note = "Ratio of medians [95 % bootstrap interval]." if cost else DIFFERENCE_NOTE
-    return Table.of(name, title, pd.DataFrame(cells), pd.DataFrame(values), [note])
+    if any(isinstance(c.result, RatioOfMedians) for c in comparisons):
+        notes = ["Ratio of medians [95 % bootstrap interval]."]
+    else:
+        notes = [VERDICT_NOTE, *areas_note([c.result for c in comparisons])]
+    notes.append("The verdict is about B.")
+    return Table.of(name, title, pd.DataFrame(cells), pd.DataFrame(values), notes)

@@ -14,7 +14,7 @@ import pandas as pd
 from bench.records import defused, replace_file
 from bench.records.lines import SHOWN_LABELS
 from bench.records.schema import STATUSES
-from bench.records.statistics import MINIMUM_PAIRS, PairedDifference
+from bench.records.verdicts import MINIMUM_AREAS, POWER, Verdict, rounded_up
 from bench.reporting.paper import PAPER_HARDWARE
 from bench.reporting.shown import headers
 from bench.reporting.summary import last_rows, metric_header, metrics_in, summarise_rows
@@ -29,12 +29,15 @@ from bench.reporting.text import (
 )
 
 __all__ = [
-    "DIFFERENCE_NOTE",
     "HEADLINE",
     "SETTING_COST",
+    "VERDICT_NOTE",
     "Table",
+    "areas_note",
     "format_difference",
+    "format_verdict",
     "metric_table",
+    "runs_text",
     "with_paper_numbers",
     "with_words",
 ]
@@ -43,9 +46,10 @@ HEADLINE = ("PSNR", "SAM", "ERGAS", "Q2n", "D_lambda_K", "D_s", "HQNR")
 """Accuracy in the order of the paper's tables; rows.csv has every other index too."""
 SETTING_COST = ("params", "params_added", "flops_forward")
 """Cost shown beside accuracy in an ablation; the same on every machine."""
-DIFFERENCE_NOTE = (
-    "Mean [95 % bootstrap interval]; ~: the interval holds zero, so no difference is shown;"
-    f" ?: fewer than {MINIMUM_PAIRS} pairs, too few to tell."
+VERDICT_NOTE = (
+    "Mean [95 % interval] over training runs (seeds) and test areas; the verdict is corrected for"
+    " the number of comparisons of a metric (Holm), the interval is not. Seen from: a difference"
+    f" that {100 * POWER:.0f} % of such studies find."
 )
 
 
@@ -283,7 +287,33 @@ def _beside(table: Table, cells: pd.DataFrame, note: str) -> Table:
     return replace(table, cells=cells, marks=marks, notes=(*table.notes, note))
 
 
-def format_difference(result: PairedDifference) -> str:
-    """Return a paired difference with its interval, and a sign when it is not shown to be real."""
-    text = f"{result.difference:+.3g} [{result.ci_low:+.3g}, {result.ci_high:+.3g}]"
-    return text + {True: "", False: " ~", None: " ?"}[result.real]
+def format_verdict(verdict: Verdict) -> str:
+    """Return difference, interval, verdict and what could have been seen, for a cell."""
+    text = format_difference(verdict)
+    said = str(verdict).replace("larger than", ">")
+    if verdict.smallest == verdict.smallest:
+        said += f" (seen from {rounded_up(verdict.smallest)})"
+    return f"{text} {said}" if verdict.undecided is None else f"{text}, {said}"
+
+
+def format_difference(verdict: Verdict) -> str:
+    """Return the difference, with its interval where there is one."""
+    text = f"{verdict.difference:+.3g}"
+    ends = f" [{verdict.low:+.3g}, {verdict.high:+.3g}]"
+    return text + (ends if verdict.undecided is None else "")
+
+
+def runs_text(verdict: Verdict) -> str:
+    """Return how many runs stand behind a verdict: one number where both sides have as many."""
+    texts = [str(n) if n else "untrained" for n in (verdict.seeds_a, verdict.seeds_b)]
+    return " and ".join(dict.fromkeys(texts))
+
+
+def areas_note(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return what the verdicts' claim is about, where there is any."""
+    decided = {verdict.new_areas for verdict in verdicts if verdict.undecided is None}
+    claims = {
+        True: f"From {MINIMUM_AREAS} areas on a verdict is about new training runs on new areas.",
+        False: f"Below {MINIMUM_AREAS} areas it is about new training runs on these areas alone.",
+    }
+    return [claims[new] for new in sorted(decided, reverse=True)]

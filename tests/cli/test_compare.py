@@ -14,21 +14,23 @@ from bench.records import Row, RunFolder
 ROOT = Path(__file__).parents[2]
 
 
-def write(path, shift=0.0, cpu="Xeon", version=1, images=8):
+def write(path, shift=0.0, cpu="Xeon", version=1, images=8, seeds=(0, 1, 2, 3, 4)):
     folder = RunFolder(path)
     run_id = folder.begin(["bench/evaluate.py"], {}, {"cpu": cpu, "cores": 2}, {}, None)
     common = {"run_id": run_id, "protocol": "evaluate", "protocol_version": version}
-    common |= {"method": "nodiff", "dataset": "WV3", "cell_id": "c"}
+    common |= {"method": "nodiff", "backbone": "fno", "dataset": "WV3"}
     values = [30.0 + 2 * (i % 3) + shift + 0.01 * i for i in range(images)]
     timings = [10.0 + shift + 0.1 * i for i in range(11)]
     psnr = {"metric": "PSNR", "unit": "dB", "direction": "higher", "split": "reduced"}
     time = {"metric": "latency_forward", "unit": "ms", "direction": "lower", "size": 64}
-    folder.append(
-        [
-            Row(**common, **psnr, kind="accuracy", value=sum(values) / images, samples=values),
-            Row(**common, **time, kind="cost", value=sorted(timings)[5], samples=timings),
-        ]
-    )
+    same = {"network": {"width": 8}}
+    for seed in seeds:
+        cell = common | {"cell_id": f"c{seed}", "seed": seed}
+        of_seed = [v + 0.1 * (seed % 2) + 0.02 * shift * (seed - 2) for v in values]
+        mean = sum(of_seed) / images
+        folder.append([Row(**cell, **psnr, kind="accuracy", value=mean, samples=of_seed)], same)
+    cell = common | {"cell_id": "c", "kind": "cost", "value": sorted(timings)[5]}
+    folder.append([Row(**cell, **time, samples=timings)], same)
     folder.end(run_id, "ok")
     return folder.path
 
@@ -38,26 +40,33 @@ def compare(*arguments):
     return subprocess.run(command, cwd="/", capture_output=True, text=True)
 
 
-def test_tells_a_real_difference(tmp_path):
+def test_tells_a_difference_of_several_runs(tmp_path):
     a, b = write(tmp_path / "a"), write(tmp_path / "b", shift=0.5)
     done = compare(a, b, "--json")
     assert done.returncode == 0, done.stderr
     [line] = json.loads(done.stdout)
-    assert line["metric"] == "PSNR" and line["verdict"] == "B better"
-    assert line["difference"] == pytest.approx(0.5) and line["n"] == 8
+    assert line["metric"] == "PSNR" and line["verdict"] == "better"
+    assert line["difference"] == pytest.approx(0.5)
+    assert (line["seeds_a"], line["areas"], len(line["by_seed"])) == (5, 8, 5)
+
+
+def test_one_run_of_each_is_no_verdict(tmp_path):
+    a, b = write(tmp_path / "a", seeds=[0]), write(tmp_path / "b", shift=0.5, seeds=[0])
+    done = compare(a, b)
+    assert done.returncode == 0 and "one seed: no verdict" in done.stdout
 
 
 def test_sees_none_where_there_is_none_and_writes_the_table(tmp_path):
     a, b = write(tmp_path / "a"), write(tmp_path / "b")
     done = compare(a, b, "--out", tmp_path / "out")
-    assert done.returncode == 0 and "no difference shown" in done.stdout
+    assert done.returncode == 0 and "no difference larger than 0 dB" in done.stdout
     assert (tmp_path / "out" / "comparison.csv").is_file()
 
 
 def test_cost_within_one_class_of_machine_only(tmp_path):
     a, b = write(tmp_path / "a"), write(tmp_path / "b", shift=10.0)
     done = compare(a, b, "--kind", "cost", "--json")
-    assert json.loads(done.stdout)[0]["verdict"] == "A better"
+    assert json.loads(done.stdout)[0]["verdict"] == "worse"
     other = compare(a, write(tmp_path / "c", cpu="EPYC"), "--kind", "cost")
     assert other.returncode == 2 and "EPYC x2 and Xeon x2" in other.stderr
     assert other.stdout == ""

@@ -14,8 +14,9 @@ import pandas as pd
 from backbones.names import nearest
 from bench.config.errors import UsageError
 from bench.records import View
-from bench.reporting.blocks.accuracy import accuracy, curves, differences, intervals
+from bench.reporting.blocks.accuracy import accuracy, curves, intervals
 from bench.reporting.blocks.cost import cost, roofline, scaling
+from bench.reporting.blocks.differences import differences, paired
 from bench.reporting.blocks.pictures import features, pictures, training
 from bench.reporting.blocks.quality import quality
 from bench.reporting.blocks.speed import speed
@@ -28,7 +29,7 @@ Block = Callable[[pd.DataFrame, Mapping[str, Mapping[str, Any]], View], Iterable
 BLOCKS: dict[str, Block] = {
     block.__name__: block
     for block in (
-        accuracy, differences, curves, intervals, pictures, features, training,
+        accuracy, differences, paired, curves, intervals, pictures, features, training,
         speed, cost, scaling, roofline, quality,
     )
 }  # fmt: skip

@@ -1,33 +1,29 @@
-"""Accuracy: tables, differences paired by image, curves along the axis, confidence intervals."""
+"""Accuracy: tables, curves along the axis, confidence intervals over images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.records import View
-from bench.records.statistics import paired_difference
 from bench.reporting.figures import metrics_along_axis
 from bench.reporting.html import Section
 from bench.reporting.paper import load_paper_table, load_paper_words
-from bench.reporting.shown import Shown, axis_column, headers, notes_of, of_accuracy, show, words_of
+from bench.reporting.shown import Shown, axis_column, headers, notes_of, of_accuracy, show
 from bench.reporting.summary import last_rows, metric_header, metrics_in
 from bench.reporting.tables import (
-    DIFFERENCE_NOTE,
     HEADLINE,
     SETTING_COST,
     Table,
-    format_difference,
     metric_table,
     with_paper_numbers,
     with_words,
 )
-from bench.reporting.text import format_number, joined, missing, shown_value
+from bench.reporting.text import format_number, joined, shown_value
 
-__all__ = ["accuracy", "curves", "datasets", "differences", "intervals"]
+__all__ = ["accuracy", "curves", "datasets", "intervals"]
 
 Runs = Mapping[str, Mapping[str, Any]]
 
@@ -115,87 +111,3 @@ def intervals(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
             [*methods, *shown.note],
         )  # fmt: skip
         yield Section(name, [table])
-
-
-def differences(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
-    """Yield differences to the line that the view names, paired image by image.
-
-    Each line is compared with the reference line that agrees with it in everything else. Each
-    image's value is first averaged over seeds, so that images are what is resampled.
-    """
-    for name, dataset, rows in datasets(frame, view) if view.reference else ():
-        rows = rows[(rows["status"] == "ok") & rows["metric"].isin(HEADLINE)]
-        shown = show(rows[rows["samples"].notna()], view)
-        lines = shown.lines
-        reference = _matching(shown.frame, view.reference)
-        words = words_of(view.reference)
-        notes = [f"Difference to {words}, paired by image. {DIFFERENCE_NOTE}"]
-        if not reference:
-            notes = [f"No row has the reference, {words}: nothing is compared."]
-        others = [
-            line for line in lines.index
-            if line not in reference and lines.loc[line, "method"] not in view.baselines
-        ]  # fmt: skip
-        fields = [c for c in shown.by if _field(c) in view.reference]
-        said = [c for c in shown.by if lines.loc[others, c].map(repr).nunique() > 1 or c in fields]
-        head, cells, values, alone = headers(shown.by), [], [], []
-        samples = _image_means(last_rows(shown.frame, ["line"]))
-        for line in others if reference else ():
-            rest = [c for c in shown.by if c not in fields]
-            beside = [other for other in reference if _agree(lines, line, other, rest)]
-            if len(beside) != 1:
-                alone.append(line)
-                continue
-            label = {c: lines.loc[line, c] for c in said}
-            cell = {head[c]: shown_value(value) for c, value in label.items()}
-            for metric in [m for m in HEADLINE if m in set(shown.frame["metric"])]:
-                pair = [samples.get((side, metric)) for side in (beside[0], line)]
-                if any(side is None for side in pair) or len({len(side) for side in pair}) > 1:
-                    continue
-                result = paired_difference(*pair)
-                of_metric = shown.frame[shown.frame["metric"] == metric]
-                cell[metric_header(metric, of_metric)] = format_difference(result)
-                what = label | {"reference": beside[0], "metric": metric}
-                values.append(what | vars(result))
-            if len(cell) > len(label):
-                cells.append(cell)
-        if alone:
-            notes.append(f"Without a line of the reference to compare with: {'; '.join(alone)}.")
-        if cells or not reference:
-            title = f"Differences to {words} on {dataset}"
-            cells = pd.DataFrame(cells)
-            yield Section(
-                name, [Table.of(f"{name}-differences", title, cells, pd.DataFrame(values), notes)]
-            )
-
-
-def _field(column: str) -> str:
-    return column.removeprefix("config.")
-
-
-def _matching(rows: pd.DataFrame, reference: Mapping[str, Any]) -> list[str]:
-    """Return the lines that have every value of the reference."""
-    columns = {_field(column): column for column in rows}
-    if not set(reference) <= set(columns):
-        return []
-    fits = pd.Series(True, index=rows.index)
-    for field, value in reference.items():
-        wanted = str("none" if value is None else value)
-        fits &= rows[columns[field]].map(shown_value) == wanted
-    return list(rows.loc[fits, "line"].unique())
-
-
-def _agree(lines: pd.DataFrame, one: str, other: str, columns: list[str]) -> bool:
-    """Tell whether two lines agree in every column that both have."""
-    a, b = lines.loc[one, columns], lines.loc[other, columns]
-    return all(missing(a[c]) or missing(b[c]) or repr(a[c]) == repr(b[c]) for c in columns)
-
-
-def _image_means(rows: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
-    """Return each image's mean over seeds by line and metric; none of unequal numbers of images."""
-    found = {}
-    for key, of_line in rows.groupby(["line", "metric"], sort=False):
-        samples = of_line["samples"].tolist()
-        if len({len(of_seed) for of_seed in samples}) == 1:
-            found[key] = np.array(samples, dtype=float).mean(axis=0)
-    return found
