@@ -48,7 +48,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
 VIEW = View(
     "ablation_modes",
     "Effect of the number of Fourier modes",
-    ("accuracy", "differences", "curves", "pictures", "features", "training", "cost"),
+    ("accuracy", "differences", "paired", "curves", "pictures", "features", "training", "cost"),
     axis="backbone.modes",
     baselines={"exp": "EXP (interpolation)", "pseudo_sr": "U, predictor alone"},
     reference={"backbone.modes": 12},  # what the paper finds best
