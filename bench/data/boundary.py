@@ -15,6 +15,7 @@ __all__ = ["check_declared", "is_leftover", "reading"]
 _FREE_BYTES = 64 << 20
 _MOST_PER_BYTE = 256  # deflate reaches 1032, images about 10
 _CHATTY = ("tifffile", "rasterio")
+_MEMORY = ("memory allocation failed", "can't allocate memory")
 _LOCKED = ("unable to lock file", "already open for")
 
 
@@ -70,7 +71,7 @@ def _explain(path: Path, kind: str, error: Exception) -> BenchError:
         return MissingError(f"no file {path}")
     if isinstance(error, PermissionError):
         return MissingError(f"{path} may not be read (permission denied)")
-    if isinstance(error, MemoryError) or "alloc" in text:
+    if isinstance(error, MemoryError) or any(words in text for words in _MEMORY):
         return UsageError(f"{path} asks for more memory than there is ({text})")
     if isinstance(error, ImportError) or "imagecodecs" in text:
         return MissingError(

@@ -25,7 +25,7 @@ from torch import Tensor
 from bench.config import BenchError
 from bench.config.writing import replacing
 from bench.data.boundary import reading
-from bench.data.hdf5 import ArrayDigest, digest, find_array, open_hdf5
+from bench.data.hdf5 import ArrayDigest, attributes, digest, find_array, open_hdf5
 from bench.imaging import Sensor, get_sensor
 
 __all__ = [
@@ -81,19 +81,19 @@ class Header:
     @classmethod
     def read(cls, file: h5py.File) -> Header | None:
         """Return the header, or None for a file that was not made here."""
-        attributes = file.attrs
         with reading(Path(file.filename), "data set with a header"):
-            if not _ATTRIBUTES.issubset(attributes):
+            if not _ATTRIBUTES.issubset(file.attrs):
                 return None
-            bands = tuple(str(name) for name in attributes["bands"])
-            peak = float(attributes["peak"])
-            sensor = get_sensor(str(attributes["sensor"]), len(bands), peak=peak)
+            found = attributes(file)
+            bands = tuple(str(name) for name in found["bands"])
+            peak = float(found["peak"])
+            sensor = get_sensor(str(found["sensor"]), len(bands), peak=peak)
             return cls(
                 sensor=replace(sensor, band_names=bands),
-                ratio=int(attributes["ratio"]),
-                fingerprint=str(attributes["fingerprint"]),
-                notes=tuple(str(attributes["notes"]).split("\n")) if attributes["notes"] else (),
-                provenance=json.loads(attributes["provenance"]),
+                ratio=int(found["ratio"]),
+                fingerprint=str(found["fingerprint"]),
+                notes=tuple(str(found["notes"]).split("\n")) if found["notes"] else (),
+                provenance=json.loads(found["provenance"]),
             )
 
 
@@ -190,7 +190,7 @@ def is_current(folder: Path, fingerprint: str) -> bool:
                     return False
                 arrays = ((key, find_array(file, key, path)) for key in KEYS)
                 now = {key: digest(array) for key, array in arrays if array is not None}
-                if json.loads(file.attrs[_DIGESTS]) != now:
+                if json.loads(attributes(file)[_DIGESTS]) != now:
                     return False
         except BenchError:
             return False

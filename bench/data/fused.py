@@ -154,6 +154,8 @@ def _read(path: Path, key: str | None) -> np.ndarray:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(array, np.ndarray):
                 raise ValueError("an archive of several arrays, .npz")
+            if path.stat().st_size != array.offset + array.nbytes:
+                raise ValueError(f"it is longer than an array of shape {array.shape}")
             return np.array(array)
     if suffix == ".mat":
         return read_mat(path, _key(mat_arrays(path), key, path))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+import mmap
+import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from bench.data.boundary import check_declared, reading
 
 __all__ = [
     "ArrayDigest",
+    "attributes",
     "digest",
     "find_array",
     "is_hdf5",
@@ -35,6 +38,11 @@ _BLOCK_BYTES = 64 << 20
 _DEPTH = 8  # virtual datasets of virtual datasets
 _BOMB_BYTES = 1 << 20  # a deflated chunk above it could grow to more than a gigabyte
 _DEFLATE = 1
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HEAD_BYTES = 1 << 20
+_LOCAL_HEAP = b"HEAP\0\0\0\0"
+_HEAP = b"GCOL\x01\0\0\0"
+_HEAP_BYTES = 128 << 20
 
 
 def is_hdf5(path: Path) -> bool:
@@ -48,10 +56,39 @@ def open_hdf5(path: Path) -> h5py.File:
 
     Raises:
         MissingError: not there, or locked by another program.
-        UsageError: truncated, or something else.
+        UsageError: truncated, longer than it says, or something else.
     """
     with reading(path, "HDF5 file"):
-        return h5py.File(path)
+        with ExitStack() as stack:
+            file = stack.enter_context(h5py.File(path))
+            more = path.stat().st_size - _declared_end(path)
+            if more > 0:
+                raise UsageError(
+                    f"{path} is {more} bytes longer than it says: bytes were put into it or after "
+                    f"it; fetch it again, or write it anew with h5repack"
+                )
+            stack.pop_all()
+        return file
+
+
+def _declared_end(path: Path) -> int:
+    """Return the length of an HDF5 file that its superblock declares."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    start = 0
+    while (start := head.find(_LOCAL_HEAP, start)) >= 0:  # names of a group; read as a whole
+        if len(head) - start >= 16 and struct.unpack_from("<Q", head, start + 8)[0] > size:
+            raise ValueError(f"the names of a group at byte {start} are larger than the file")
+        start += len(_LOCAL_HEAP)
+    at = 0
+    while head[at : at + 8] != _SIGNATURE:  # after a user block of 512, 1024, ... bytes
+        at = max(2 * at, 512)
+        if at >= len(head):
+            return size
+    version = head[at + 8]
+    place = at + (28 if version > 1 else 44 if version else 40)
+    return struct.unpack_from("<Q", head, place)[0]
 
 
 def find_array(group: h5py.Group, name: str, path: Path) -> h5py.Dataset | None:
@@ -76,6 +113,37 @@ def find_array(group: h5py.Group, name: str, path: Path) -> h5py.Dataset | None:
         return None
     _check(item, name, path)
     return item
+
+
+def attributes(holder: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """Return the attributes of a group or array.
+
+    Raises:
+        ValueError: damaged global heaps, where HDF5 would search for ever.
+    """
+    if any(holder.attrs.get_id(name).dtype.hasobject for name in holder.attrs):
+        _check_heaps(Path(holder.file.filename))
+    return dict(holder.attrs)
+
+
+def _check_heaps(path: Path) -> None:
+    """Walk the heaps that keep texts, looked for where files hold them: near either end."""
+    size = path.stat().st_size
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for first, last in ((0, min(size, _HEAP_BYTES)), (max(size - _HEAP_BYTES, 0), size)):
+            start = first
+            while (start := content.find(_HEAP, start, last)) >= 0:
+                (length,) = struct.unpack_from("<Q", content, start + 8)
+                at, end = start + 16, start + length
+                while at + 16 <= end <= size:
+                    index, _, count = struct.unpack_from("<H6sQ", content, at)
+                    step = 16 + -(-count // 8) * 8 if index else count  # 0 is the free rest
+                    if step < 16:
+                        raise ValueError(f"a heap of texts is damaged at byte {at}")
+                    at += step
+                if at > end or end > size:
+                    raise ValueError(f"a heap of texts is damaged at byte {start}")
+                start += len(_HEAP)
 
 
 def list_arrays(group: h5py.Group) -> dict[str, tuple[int, ...] | None]:

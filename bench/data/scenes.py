@@ -15,7 +15,7 @@ from bench.config import MissingError, UsageError
 from bench.data.axes import bands_first, fits, one_band, whole_ratio
 from bench.data.boundary import reading
 from bench.data.geotiff import Raster, read_geotiff
-from bench.data.hdf5 import ArrayDigest, find_array, is_hdf5, list_arrays, open_hdf5
+from bench.data.hdf5 import ArrayDigest, attributes, find_array, is_hdf5, list_arrays, open_hdf5
 from bench.data.matlab import mat_arrays, read_mat
 from bench.data.placement import Place, check_aligned
 
@@ -263,7 +263,7 @@ def _read_hdf5(path: Path, key: str) -> list[_Image]:
                 path,
                 name,
                 band_names=_names(array, group, file),
-                attributes={name: _text(value) for name, value in group.attrs.items()},
+                attributes={name: _text(value) for name, value in attributes(group).items()},
             )
             for name, group in groups.items()
             if (array := find_array(group, key, path)) is not None
@@ -281,8 +281,8 @@ def _groups(file: h5py.File) -> dict[str, h5py.Group]:
 
 def _names(*holders: Any) -> tuple[str, ...] | None:
     for holder in holders:
-        if "bands" in holder.attrs:
-            return tuple(_text(name) for name in np.atleast_1d(holder.attrs["bands"]))
+        if "bands" in (found := attributes(holder)):
+            return tuple(_text(name) for name in np.atleast_1d(found["bands"]))
     return None
 
 
