@@ -70,6 +70,18 @@ def perf(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def torture(session: nox.Session) -> None:
+    """Broken files by the thousand, into every reader: HDF5, .mat, GeoTIFF, npy, rows, checkpoints.
+
+    ``nox -s torture -- --count 20000 --seed 1`` for more, and other ones.
+    """
+    prepare(session, "test")
+    arguments = session.posargs or ["--count", "2000"]
+    session.run("python", "tests/fuzz/torture.py", *arguments)
+    session.run("python", "tests/fuzz/checkpoints.py", *arguments)
+
+
+@nox.session(default=False)
 def report(session: nox.Session) -> None:
     """Rebuild tables and figures from rows; needs no torch at run time."""
     prepare(session)

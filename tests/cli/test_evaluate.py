@@ -201,3 +201,25 @@ def test_a_denoiser_is_trained_once_and_measured(data, home, capsys):
     assert [path.stat().st_mtime_ns for path in weights] == stamps
     key = ("nodiff", "reduced", "PSNR")
     assert again[key]["samples"] == rows[key]["samples"]
+
+
+def test_a_black_image_costs_no_method_the_values_of_the_others(data, tmp_path, capsys):
+    folder = tmp_path / "black"
+    folder.mkdir()
+    for path in data.glob("*.h5"):
+        with h5py.File(path) as old, h5py.File(folder / path.name, "w") as new:
+            for name in ("gt", "ms", "lms", "pan"):
+                if name in old:
+                    images = old[name][:]
+                    if "test_reduced" in path.name:
+                        images[1] = 0
+                    new[name] = images
+    methods = ("exp", "gsa", "bdsd_pc", "mtf_glp_fs")
+    _, before = evaluate(data, capsys, method=methods)
+    code, rows = evaluate(folder, capsys, method=methods, sensor="QB")
+    assert code == ExitCode.OK
+    for method in methods:
+        for metric in ("PSNR", "SAM", "Q2n"):
+            found = rows[method, "reduced", metric]["samples"]
+            expected = before[method, "reduced", metric]["samples"]
+            assert found[:1] + found[2:] == expected[:1] + expected[2:], (method, metric)

@@ -37,7 +37,7 @@ from tests.fuzz.mutations import mutate
 
 __all__ = ["BAD", "MODULES", "OUTCOMES", "table", "torture"]
 
-MODULES = ("tests.fuzz.data_files",)
+MODULES = ("tests.fuzz.data_files", "tests.fuzz.record_files")
 """Modules whose ``KINDS`` take part."""
 OUTCOMES = ("clear", "right", "traceback", "memory", "hang", "crash", "code", "changed")
 BAD = ("traceback", "memory", "hang", "crash", "code")
