@@ -69,7 +69,8 @@ STUDY = Study(
     title="The cost of a denoiser",
     flags=Flags,
     cells=cells,
-    view=View("efficiency", "The cost of a denoiser", ("cost", "scaling")),
+    # The blocks of protocols/efficiency.py: both may write to one folder.
+    view=View("efficiency", "The cost of a denoiser", ("cost", "scaling", "roofline", "quality")),
 )
 
 if __name__ == "__main__":

@@ -115,7 +115,12 @@ def _register(backbone: str, module: Mapping[str, str] | None) -> None:
         except FileNotFoundError as error:
             raise MissingError(f"backbone {backbone!r}: {error}") from error
     known = module_of(backbone)
-    if known is not None and known["digest"] != module["digest"]:
+    if known is None:
+        raise UsageError(
+            f"backbone {backbone!r} was trained from {module['path']}; the one of that name here "
+            f"is another"
+        )
+    if known["digest"] != module["digest"]:
         raise UsageError(
             f"{known['path']} has changed since backbone {backbone!r} was trained from it: its "
             f"digest is {known['digest']}, expected {module['digest']}"

@@ -17,6 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from bench.config.writing import replacing
+
 __all__ = [
     "line",
     "not_finite",
@@ -90,15 +92,10 @@ def sha256(content: bytes) -> str:
 
 def write(path: Path, content: bytes) -> None:
     """Put a complete file in place of whatever ``path`` is."""
-    partial = path.with_name(f"{path.name}.tmp")
-    remove(partial)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     if path.is_dir():
         remove(path)
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     sync(path.parent)
 
 

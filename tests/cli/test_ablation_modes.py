@@ -10,37 +10,22 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 
 from backbones import UnknownNameError
 from bench.config import ExitCode, MissingError, UsageError
 from bench.records import RunFolder
 from protocols.ablation_modes import STUDY, Flags
+from tests.cli import toy
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "protocols" / "ablation_modes.py"
-TINY = ("patch=32", "sampler.tile=32", "backbone.width=8", "evaluation.convention=none")
+TINY = tuple(word for word in toy.TINY if "modes" not in word)  # which it varies
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images of 4 bands in PanCollection's format."""
-    folder = tmp_path_factory.mktemp("toy") / "toy"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    sets = {"train": (8, 32), "valid": (4, 32), "test_reduced": (2, 64), "test_full": (2, 64)}
-    for name, (count, side) in sets.items():
-        coarse = rng.uniform(200, 1500, (count, 4, side // 2, side // 2))
-        gt = np.kron(coarse, np.ones((2, 2)))
-        ms = gt.reshape(count, 4, side // 4, 4, side // 4, 4).mean(axis=(3, 5))
-        with h5py.File(folder / f"{name}.h5", "w") as file:
-            file["ms"], file["lms"] = ms, np.kron(ms, np.ones((4, 4)))
-            file["pan"] = gt.mean(axis=1, keepdims=True)
-            if name != "test_full":
-                file["gt"] = gt
-    return folder
+    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
 
 
 @pytest.fixture(autouse=True)
