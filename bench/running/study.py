@@ -61,7 +61,7 @@ def run_study(study: Study, flags: RunFlags) -> ExitCode:
     """Take a study from its flags to rows, ``view-<study>.json``, tables and report.
 
     Returns:
-        OK, or SOME_FAILED when a cell of the grid has no good rows.
+        OK, or SOME_FAILED when a cell of the grid failed.
 
     Raises:
         UsageError: nothing to run, or a setting that cannot be.

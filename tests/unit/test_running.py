@@ -610,3 +610,12 @@ def test_what_a_run_tried_to_no_avail_is_not_tried_again_by_it(tmp_path):
         job.all([cell])
     assert calls == ["a"]
     assert run([cell], tmp_path) == ExitCode.SOME_FAILED and calls == ["a", "a"]
+
+
+def test_what_is_skipped_for_a_known_reason_is_no_failure(tmp_path):
+    def skip(context):
+        return [context.row(status="skip", reason="known beforehand")]
+
+    skipped = Cell("skipped", {"cell": "skipped"}, {"method": "skipped"}, skip)
+    assert run([make_cell("a"), skipped], tmp_path / "some") == ExitCode.OK
+    assert run([skipped], tmp_path / "all") == ExitCode.SOME_FAILED
