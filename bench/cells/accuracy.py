@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.cells.rows import Failure, artefact, failure, measured, missing
 from bench.cells.training import (
+    data_settings,
     patch_seconds,
     recipe_fields,
     recipe_settings,
@@ -120,7 +121,7 @@ def images_cell(
         fields={"method": label, "dataset": dataset.name, "sensor": dataset.sensor.name},
         config={
             "images": digest[:12],
-            "data": {"fingerprint": dataset.fingerprint, "notes": list(dataset.notes)},
+            "data": data_settings(dataset),
             **_measuring(evaluation),
         },
         execute=execute,
@@ -202,13 +203,15 @@ def _index_rows(
     for metric in wanted:
         samples = np.full(len(sound), np.nan)
         samples[sound.numpy()] = np.asarray(values[metric])
-        rows.append(measured(context, metric, samples=samples.tolist(), **fields))
+        rows.append(
+            measured(context, metric, samples=samples.tolist(), areas=split.areas, **fields)
+        )
     return rows
 
 
 def _head(split: Split, images: int | None) -> Split:
     """Return the first ``images`` images of a split, or all of them."""
-    arrays = {key: getattr(split, key) for key in ("gt", "ms", "lms", "pan")}
+    arrays = {key: getattr(split, key) for key in ("gt", "ms", "lms", "pan", "areas")}
     return replace(split, **{key: x if x is None else x[:images] for key, x in arrays.items()})
 
 

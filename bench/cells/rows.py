@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.measure import is_out_of_memory
 from bench.records import METRIC_SPECS, Row
-from bench.records.statistics import LEVEL, bootstrap_interval
+from bench.records.statistics import LEVEL, area_interval, bootstrap_interval
 from bench.running import Context
 
 __all__ = ["Failure", "artefact", "attempt", "failure", "measured", "missing"]
@@ -31,6 +31,7 @@ def measured(
     metric: str,
     value: float | None = None,
     samples: Sequence[float] | None = None,
+    areas: Sequence[str] | None = None,
     **fields: Any,
 ) -> Row:
     """Return the row of a measurement; without ``value``, of the middle of its samples.
@@ -43,6 +44,7 @@ def measured(
         metric: its name.
         value: the measurement, in the metric's unit.
         samples: per image, or per timing.
+        areas: that the images lie in; None: each is one of its own.
         **fields: further row fields; those of the context hold where none are given.
     """
     spec = METRIC_SPECS[metric]
@@ -55,11 +57,7 @@ def measured(
             cost = {**context.fields, **fields}.get("kind") == "cost"
             value = float((np.median if cost else np.mean)(finite or samples))
             if len(finite) > 1:
-                spread["stderr"] = float(np.std(finite, ddof=1) / math.sqrt(len(finite)))
-            if len(finite) > 1 and not cost:
-                low, high = bootstrap_interval(finite, LEVEL)
-                spread |= {"ci_low": low, "ci_high": high, "ci_level": LEVEL}
-                spread["ci_method"] = "BCa bootstrap of the mean over images"
+                spread |= _spread(samples, areas, interval=not cost)
     return context.row(
         metric=metric,
         value=value,
@@ -67,6 +65,26 @@ def measured(
         direction=spec.direction,
         **{**spread, **fields},
     )
+
+
+def _spread(
+    samples: Sequence[float], areas: Sequence[str] | None, interval: bool
+) -> dict[str, Any]:
+    """Return standard error and interval of a mean; areas, if several, are its unit."""
+    finite = [x for x in samples if math.isfinite(x)]
+    count = len({area for area, x in zip(areas or (), samples) if math.isfinite(x)})
+    if count > 1:
+        error, low, high = area_interval(samples, areas, LEVEL)
+        method = f"t over {count} areas, of the mean over images"
+    else:
+        error = float(np.std(finite, ddof=1) / math.sqrt(len(finite)))
+        if not interval:
+            return {"stderr": error}
+        low, high = bootstrap_interval(finite, LEVEL)
+        method = "BCa bootstrap of the mean over images"
+    return {
+        "stderr": error, "ci_low": low, "ci_high": high, "ci_level": LEVEL, "ci_method": method,
+    }  # fmt: skip
 
 
 def missing(context: Context, metric: str, why: Failure, **fields: Any) -> Row:

@@ -28,6 +28,7 @@ from bench.running import Cell, Context, Desk
 from bench.training import Batch
 
 __all__ = [
+    "data_settings",
     "patch_seconds",
     "recipe_fields",
     "recipe_settings",
@@ -47,10 +48,16 @@ def recipe_fields(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 def recipe_settings(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """Return the whole configuration of a recipe on a data set, and under which hash it lies."""
-    data = {"fingerprint": dataset.fingerprint, "notes": list(dataset.notes)}
     stages = recipe.stages(dataset.fingerprint)
     trained = {"training": config_hash(stages[-1].identity)} if stages else {}
-    return {**recipe.settings, **trained, "data": data}
+    return {**recipe.settings, **trained, "data": data_settings(dataset)}
+
+
+def data_settings(dataset: Dataset) -> dict[str, Any]:
+    """Return what rows say of a data set: which it is, what is simulated, where its tests lie."""
+    areas = {"areas": {name: list(of) for name, of in dataset.areas.items()}}
+    known = areas if dataset.areas else {}
+    return {"fingerprint": dataset.fingerprint, "notes": list(dataset.notes), **known}
 
 
 def training_cell(recipe: Recipe, dataset: Dataset, desk: Desk) -> Cell:

@@ -103,7 +103,7 @@ def write_splits(
                 for split, patches, empty in _patches(block, cutting, header):
                     left_out += empty
                     if patches:
-                        writers[split].append(patches)
+                        writers[split].append(patches, area.name)
                         counts[split] += len(patches["ms"])
             if sum(counts.values()) == before:
                 log.warning("%s (%s) gives no patch: too small, or no data", area.name, area.split)

@@ -17,7 +17,7 @@ from backbones.names import nearest
 from bench.config import MissingError, UsageError, config_hash
 from bench.data.boundary import is_leftover, reading
 from bench.data.checks import ArrayCheck, check_together
-from bench.data.files import FILE_NAMES, KEYS, SPLITS, Header
+from bench.data.files import FILE_NAMES, KEYS, SPLITS, Header, read_areas
 from bench.data.hdf5 import ArrayDigest, digest, find_array, open_hdf5, read_blocks
 from bench.data.sample import SAMPLES, build_sample
 from bench.imaging import SENSOR_NAMES, Sensor, get_sensor
@@ -27,6 +27,7 @@ __all__ = ["Dataset", "Split", "load_dataset"]
 log = logging.getLogger(__name__)
 
 _DEFAULT_SAMPLE = "sample-4"
+TEST_SPLITS = ("reduced", "full")
 _PATTERNS = {
     "train": ("train.h5", "train_*.h5"),
     "valid": ("valid.h5", "valid_*.h5"),
@@ -52,6 +53,8 @@ class Split:
     """(N, 1, H, W)."""
     overshoot: int
     """Values of ``lms`` outside [0, 1]: the interpolation's ringing, not an error."""
+    areas: tuple[str, ...] | None = None
+    """Area that each image lies in; None where the file does not say."""
 
     def __len__(self) -> int:
         return len(self.ms)
@@ -97,6 +100,12 @@ class Dataset:
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that are there."""
         return tuple(self._files)
+
+    @cached_property
+    def areas(self) -> dict[str, tuple[str, ...]]:
+        """Areas that the images of each test set lie in, where its file says so."""
+        found = {name: read_areas(self._files[name]) for name in TEST_SPLITS if name in self.splits}
+        return {name: areas for name, areas in found.items() if areas is not None}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -159,8 +168,9 @@ class Dataset:
         if overshoot:
             log.debug("%s: %d values of lms lie outside 0..%g", path, overshoot, self.sensor.peak)
         return Split(
-            name, path, images.get("gt"), images["ms"], images["lms"], images["pan"], overshoot
-        )
+            name, path, images.get("gt"), images["ms"], images["lms"], images["pan"], overshoot,
+            self.areas.get(name),
+        )  # fmt: skip
 
 
 def load_dataset(

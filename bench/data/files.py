@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from bench.config import BenchError
+from bench.config import BenchError, UsageError
 from bench.config.writing import replacing
 from bench.data.boundary import reading
 from bench.data.hdf5 import ArrayDigest, attributes, digest, find_array, open_hdf5
@@ -36,6 +36,7 @@ __all__ = [
     "SplitWriter",
     "content_digest",
     "is_current",
+    "read_areas",
 ]
 
 FILE_NAMES = {
@@ -49,6 +50,7 @@ SPLITS = tuple(FILE_NAMES)
 KEYS = ("gt", "ms", "lms", "pan")
 """Arrays of a file, (N, C, H, W); the full-resolution split has no ``gt``."""
 _DIGESTS = "digests"
+_AREAS = "areas"
 _HEADER_BYTES = 1 << 20  # reserved for attributes and what HDF5 keeps beside the values
 _CHUNK_BYTES = 512  # and for the index entry of a chunk
 _ATTRIBUTES = {"sensor", "peak", "bands", "ratio", "fingerprint", "notes", "provenance"}
@@ -112,6 +114,7 @@ class SplitWriter:
         self.count = 0
         self._header = header
         self._digests: dict[str, ArrayDigest] = {}
+        self._areas: list[tuple[str, int]] = []
         self._bytes = 0
         self._stack = ExitStack()
 
@@ -127,8 +130,8 @@ class SplitWriter:
             self._stack = stack.pop_all()
         return self
 
-    def append(self, arrays: Mapping[str, Tensor]) -> None:
-        """Add n patches: each array (n, C, H, W) in counts, stored as float32."""
+    def append(self, arrays: Mapping[str, Tensor], area: str) -> None:
+        """Add n patches of an area: each array (n, C, H, W) in counts, stored as float32."""
         patches = {key: value.numpy().astype(np.float32) for key, value in arrays.items()}
         self._reserve(sum(a.nbytes + _CHUNK_BYTES * len(a) for a in patches.values()))
         for key, values in patches.items():
@@ -142,7 +145,8 @@ class SplitWriter:
             dataset.resize(self.count + len(values), axis=0)
             dataset[self.count :] = values
             self._digests[key].update(values)
-        self.count += len(next(iter(patches.values())))
+        self.count += len(values)
+        self._areas.append((area, len(values)))
 
     def _reserve(self, more: int) -> None:
         """Raise OSError where the disk has no room for ``more`` bytes; else make sure of them."""
@@ -164,6 +168,7 @@ class SplitWriter:
         with self._stack:
             if error is not None:
                 raise error  # to the stack, which closes, removes and explains
+            self._file.attrs[_AREAS] = json.dumps(self._areas)
             self._file.attrs[_DIGESTS] = json.dumps(
                 {
                     key: digest.hexdigest("float32", self._file[key].shape)
@@ -195,6 +200,22 @@ def is_current(folder: Path, fingerprint: str) -> bool:
         except BenchError:
             return False
     return True
+
+
+def read_areas(path: Path) -> tuple[str, ...] | None:
+    """Return the area that each image of a file lies in; None where the file does not say.
+
+    Images of one area share ground, light and air: they are no independent tests.
+    """
+    with reading(path, "data set"), open_hdf5(path) as file:
+        if _AREAS not in file.attrs:
+            return None
+        runs = json.loads(attributes(file)[_AREAS])
+        labels = tuple(str(name) for name, count in runs for _ in range(int(count)))
+        array = find_array(file, "ms", path)
+        if array is not None and len(labels) != len(array):
+            raise UsageError(f"{path} names the areas of {len(labels)} images; has {len(array)}")
+        return labels
 
 
 def content_digest(path: Path) -> str:

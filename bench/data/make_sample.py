@@ -69,11 +69,19 @@ class Region:
 
 
 REGIONS = (
-    Region("north", "train", 0, 1, 496, 1280),  # fields, forest, town, creek, edge of a bay
-    Region("south", "train", 1392, 1, 552, 560),  # village, forest, marsh, open water
-    Region("west", "valid", 1072, 1, 320, 576),  # fields, forest, greenhouses, creek
-    Region("town", "test", 496, 1, 576, 576),  # town, fields, forest
-    Region("creek", "test", 496, 577, 576, 576),  # creek, fields, marsh, edge of a bay
+    Region("fields", "test", 0, 1, 320, 320),  # fields, forest
+    Region("north", "train", 0, 321, 512, 640),  # fields, forest, a town, greenhouses, a creek
+    Region("point", "test", 0, 961, 320, 320),  # fields between creeks, edge of a bay
+    Region("edge", "train", 320, 1, 192, 320),  # fields, forest, a creek
+    Region("shore", "train", 320, 961, 192, 320),  # fields, marsh, a bay
+    Region("town", "test", 512, 1, 576, 576),  # a town, fields, forest; 512 x 512 usable pixels
+    Region("creek", "train", 512, 577, 256, 576),  # creeks, fields, edge of a bay
+    Region("bank", "train", 768, 577, 320, 256),  # fields, forest, a creek
+    Region("marsh", "test", 768, 833, 320, 320),  # fields, marsh, tidal channels
+    Region("west", "valid", 1088, 1, 320, 576),  # fields, forest, greenhouses, a creek
+    Region("inlet", "train", 1408, 1, 216, 560),  # fields, a creek, marsh
+    Region("village", "test", 1624, 1, 320, 320),  # forest, fields, a village, a creek
+    Region("sound", "train", 1624, 321, 320, 240),  # a village, marsh, open water
 )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from bench.config import UsageError
@@ -63,12 +64,19 @@ def simulate(ms: Tensor, pan: Tensor | None, sensor: Sensor, ratio: int) -> Simu
 
 
 def simulate_pan(
-    ms: Tensor, weights: Sequence[float], *, gain: float, noise: float, seed: int
+    ms: Tensor,
+    weights: Sequence[float],
+    *,
+    gain: float,
+    noise: float,
+    seed: int,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> Tensor:
     """Make a panchromatic band from multispectral ones, on their grid.
 
-    The weighted sum of the bands is blurred by a PAN camera's MTF and gets white Gaussian noise:
-    a clean sum of the reference's own bands would hand the answer to any method.
+    The weighted sum of the bands is blurred by a PAN camera's MTF, moved against the bands as a
+    second camera is, and gets white Gaussian noise: a clean sum of the reference's own bands would
+    hand the answer to any method.
 
     Args:
         ms: (C, H, W).
@@ -76,6 +84,8 @@ def simulate_pan(
         gain: MTF at the Nyquist frequency of this grid, in (0, 1).
         noise: standard deviation, in the unit of ``ms``.
         seed: of the noise.
+        shift: (rows, columns) that the scene moves down and right by, in pixels, parts of one
+            included: quintic splines, borders repeated.
 
     Returns:
         (1, H, W), dtype of ``ms``.
@@ -84,6 +94,9 @@ def simulate_pan(
         raise UsageError(f"{len(weights)} PAN weights for {ms.shape[0]} bands; expected one each")
     mixed = torch.einsum("c,chw->hw", torch.tensor(weights, dtype=ms.dtype), ms)[None]
     pan = filter_replicate(mixed, mtf_kernel(gain, 1))
+    if any(shift):
+        moved = ndimage.shift(pan.numpy(), (0, *shift), order=5, mode="nearest")
+        pan = torch.from_numpy(moved)
     grain = np.random.default_rng(seed).standard_normal(pan.shape)
     return pan + noise * torch.from_numpy(grain).to(pan)
 

@@ -11,6 +11,7 @@ __all__ = [
     "MINIMUM_TIMINGS",
     "RatioOfMedians",
     "Summary",
+    "area_interval",
     "bootstrap_interval",
     "ratio_of_medians",
     "summarise",
@@ -71,6 +72,33 @@ def bootstrap_interval(values: Values, level: float = LEVEL) -> tuple[float, flo
         (array,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=0
     ).confidence_interval
     return (float(interval.low), float(interval.high))
+
+
+def area_interval(
+    values: Values, areas: Sequence[str], level: float = LEVEL
+) -> tuple[float, float, float]:
+    """Return standard error and interval of the mean over images that lie in areas.
+
+    Images of one area are alike: the spread is that between areas (Liang & Zeger 1986, with the
+    factor A / (A - 1) of few clusters), the interval a t with A - 1 degrees of freedom. Values that
+    are not finite are left out. Fewer than two areas give nan.
+
+    Returns:
+        (standard error, low, high).
+    """
+    from scipy.stats import t
+
+    array = _array(values)
+    kept = np.isfinite(array)
+    array, labels = array[kept], np.asarray(areas)[kept]
+    names, codes = np.unique(labels, return_inverse=True)
+    if names.size < 2:
+        return (np.nan, np.nan, np.nan)
+    mean = float(array.mean())
+    sums = np.bincount(codes, weights=array - mean) / array.size
+    error = float(np.sqrt(names.size / (names.size - 1) * np.sum(sums**2)))
+    reach = float(t.ppf((1 + level) / 2, names.size - 1)) * error
+    return (error, mean - reach, mean + reach)
 
 
 @dataclass(frozen=True)
