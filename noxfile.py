@@ -49,6 +49,13 @@ def ablation_modes(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def tune(session: nox.Session) -> None:
+    """Learning rates on validation, the same grid and number of trials for every backbone."""
+    prepare(session)
+    session.run("python", "protocols/tune.py", *session.posargs)
+
+
+@nox.session(default=False)
 def efficiency(session: nox.Session) -> None:
     """Figure 2: FLOPs, memory and time of the backbones; growth, roofline, Pareto front."""
     prepare(session)

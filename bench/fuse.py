@@ -60,7 +60,7 @@ class Flags:
     """Backbone of a trained denoiser."""
     scheme: Literal["two_stage", "joint", "one_stage"] | None = None
     """How the denoiser was trained; the preset's own by default."""
-    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    preset: Literal["smoke", "laptop", "workstation", "paper"] = "laptop"
     """Scale the denoiser was trained at."""
     dataset: str = "sample"
     """Data set the denoiser was trained on."""

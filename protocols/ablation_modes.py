@@ -1,8 +1,11 @@
 """Ablation of the kept Fourier modes (NODiff, figures 6 and 7): 8, 12, 16 and 32.
 
+Two questions, two rulers: *which denoiser?* is answered by the bare one, conditioned on
+[upsampled MS, PAN]; *what does NODiff make of it?* by the two stages. Both train equally long; the
+bare ruler, which is the cheaper, comes first.
+
 The sweep is not iso-parameter: spectral weights grow with the square of the mode count, so
-parameters and FLOPs stand beside every accuracy. Plain interpolation (EXP) is the floor, and U,
-the auxiliary predictor alone, shows what the diffusion adds to it.
+parameters and FLOPs stand beside every accuracy. Plain interpolation (EXP) is the floor.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bench.config import CommonFlags
-from bench.records import View
+from bench.config.experiment import Scheme
+from bench.records import SCHEME_WORDS, View
 from bench.running import Desk, Study
 
 if TYPE_CHECKING:
@@ -26,10 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flags(CommonFlags):
-    """Train NODiff at several numbers of kept Fourier modes; rows, table, figures."""
+    """Train at several numbers of kept Fourier modes, bare and as NODiff; rows, tables, figures."""
 
     modes: tuple[int, ...] = (8, 12, 16, 32)
     """Kept modes per axis and sign: rows {0..m-1, -m..-1} times columns {0..m-1}."""
+    scheme: tuple[Scheme, ...] = ("one_stage", "two_stage")
+    """Rulers, in this order: one_stage (the bare denoiser), two_stage (NODiff), joint."""
 
 
 def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
@@ -37,7 +43,8 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
 
     grid = [
         replace(base, backbone_options={**base.backbone_options, "modes": modes})
-        for base in desk.experiments()
+        for scheme in flags.scheme
+        for base in desk.experiments(scheme=scheme)
         for modes in flags.modes
     ]
     if grid:
@@ -51,6 +58,7 @@ VIEW = View(
     ("accuracy", "differences", "paired", "curves", "pictures", "features", "training", "cost"),
     axis="backbone.modes",
     baselines={"exp": "EXP (interpolation)", "pseudo_sr": "U, predictor alone"},
+    schemes=SCHEME_WORDS,
     reference={"backbone.modes": 12},  # what the paper finds best
     notes=("Not iso-parameter: spectral weights grow with the square of the kept modes.",),
     words="modes",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.running import Cell
 
 SIZES = {"smoke": (64, 128), "laptop": (64, 128, 256, 512, 1024)}
-SECONDS = {"smoke": 30.0, "laptop": 150.0, "paper": 1800.0}
+SECONDS = {"smoke": 30.0, "laptop": 150.0, "workstation": 150.0, "paper": 1800.0}
 """What ``--timeout`` is by default. The laptop's is enough for everything but attention at 1024."""
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
 

@@ -60,7 +60,8 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
 def comparisons(flags: Flags, desk: Desk) -> Iterator[Comparison]:
     from bench.cells import loops, speed
 
-    preset, device, compiled = flags.preset, desk.device, flags.compile
+    preset = "laptop" if flags.preset == "workstation" else flags.preset  # the same machine
+    device, compiled = desk.device, flags.compile
     for case in OPERATOR[preset]:
         yield speed.spectral_operators(*case, MODES, device)
     for case in TRAINING[preset]:

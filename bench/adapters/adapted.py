@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -139,39 +141,43 @@ class AdaptedDenoiser(SampledDenoiser):
         config: which parts to add, and their sizes.
         gain: see :class:`AuxiliaryPredictor`.
         freeze: keep the backbone as stage I left it (two-stage), or train it too (joint).
+        initialising: a part's name -> context in which its initial weights are drawn; so that they
+            do not depend on the size of what is built before. None: as torch's generator stands.
     """
 
     def __init__(
-        self, backbone: nn.Module, config: AdapterConfig, *, gain: float = 1.0, freeze: bool = True
+        self,
+        backbone: nn.Module,
+        config: AdapterConfig,
+        *,
+        gain: float = 1.0,
+        freeze: bool = True,
+        initialising: Callable[..., AbstractContextManager] | None = None,
     ):
         super().__init__(backbone)
         self.frozen = freeze
         if freeze:
             backbone.requires_grad_(False)
-        self.predictor = AuxiliaryPredictor(
-            backbone.bands,
-            config.predictor_width,
-            config.predictor_blocks,
-            config.predictor_input,
-            gain,
-        )
-        self.guidance = (
-            nn.ModuleDict(
-                {
-                    block.name: GuidanceAdapter(
+        initialising = initialising or (lambda *_: nullcontext())
+        with initialising("predictor"):
+            self.predictor = AuxiliaryPredictor(
+                backbone.bands,
+                config.predictor_width,
+                config.predictor_blocks,
+                config.predictor_input,
+                gain,
+            )
+        self.guidance = self.low_rank = None
+        if config.guidance:
+            self.guidance = nn.ModuleDict()
+            for block in backbone.guided:
+                with initialising("guidance", block.name):
+                    self.guidance[block.name] = GuidanceAdapter(
                         config.predictor_width, block.channels, block.factor, config.guidance_form
                     )
-                    for block in backbone.guided
-                }
-            )
-            if config.guidance
-            else None
-        )
-        self.low_rank = (
-            TimeAwareLowRank(backbone.adaptable, config.rank, config.alpha)
-            if config.low_rank
-            else None
-        )
+        if config.low_rank:
+            with initialising("low_rank"):
+                self.low_rank = TimeAwareLowRank(backbone.adaptable, config.rank, config.alpha)
 
     def train(self, mode: bool = True) -> AdaptedDenoiser:
         super().train(mode)

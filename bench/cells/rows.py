@@ -72,7 +72,8 @@ def _spread(
 ) -> dict[str, Any]:
     """Return standard error and interval of a mean; areas, if several, are its unit."""
     finite = [x for x in samples if math.isfinite(x)]
-    count = len({area for area, x in zip(areas or (), samples) if math.isfinite(x)})
+    places = zip(areas or (), samples, strict=False)
+    count = len({area for area, x in places if math.isfinite(x)})
     if count > 1:
         error, low, high = area_interval(samples, areas, LEVEL)
         method = f"t over {count} areas, of the mean over images"

@@ -102,6 +102,10 @@ def trained_rows(
                 direction="lower", value=float(loss[-1, 1]) if len(loss) else None,
             )
         )  # fmt: skip
+    *_, last = trained.histories.values()
+    if last["validation"]:
+        loss = last["validation"][-1][1]
+        rows.append(measured(context, "validation_loss", loss, kind="training"))
     patch = recipe.stages("")[0].patch
     rows += [
         measured(context, metric, value, kind="cost", size=patch, batch=1)
@@ -114,7 +118,7 @@ def trained_rows(
 def training_seconds(recipe: Recipe, dataset: Dataset, desk: Desk) -> float:
     """Guess the seconds that a training takes."""
     stages = recipe.stages("")
-    patches = sum(stage.optimisation.steps * stage.optimisation.batch for stage in stages)
+    patches = sum(stage.steps * stage.optimisation.batch for stage in stages)
     return patch_seconds(recipe, dataset, desk) * patches if patches else 0.0
 
 

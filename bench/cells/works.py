@@ -217,7 +217,7 @@ def build_work(
     if work in ("train_step", "adapt_step"):
         objective = recipe.adapted_objective() if adapted else recipe.plain_objective()
         stage = config.stage2 if adapted else config.stage1
-        stepper = Stepper(network.train(), objective, stage, seed=0)
+        stepper = Stepper(network.train(), objective, stage, steps=config.steps, seed=0)
         batch_ = Batch(images(bands), images(bands), images(1))
         return Workload(partial(stepper, 0, batch_), network, optimizer=stepper.optimizer)
     network.eval()

@@ -21,7 +21,14 @@ from bench.config.hashing import (
 from bench.config.overrides import apply_overrides
 from bench.config.paths import results_home
 from bench.config.plain import experiment_from_plain, from_plain
-from bench.config.presets import DATASETS, DEPARTURES, PRESETS, experiment_preset, preset_seeds
+from bench.config.presets import (
+    DATASETS,
+    DEPARTURES,
+    PRESETS,
+    experiment_preset,
+    preset_seeds,
+    with_rate,
+)
 
 __all__ = [
     "DATASETS",
@@ -52,4 +59,5 @@ __all__ = [
     "preset_seeds",
     "results_home",
     "run_command",
+    "with_rate",
 ]

@@ -26,8 +26,9 @@ Flags = TypeVar("Flags")
 class RunFlags:
     """Flags with the same name and meaning in everything that computes cells."""
 
-    preset: Literal["smoke", "laptop", "paper"] = "laptop"
-    """Scale of the run: smoke (no claim), laptop (two cores), paper (a GPU)."""
+    preset: Literal["smoke", "laptop", "workstation", "paper"] = "laptop"
+    """Scale of the run: smoke (no claim), laptop (two cores), workstation (two cores and an
+    evening: several seeds), paper (a GPU)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     out: Path | None = None
@@ -77,7 +78,7 @@ class CommonFlags(RunFlags):
     retrain: bool = False
     """Like --force, and train again, too: the weights that these cells would use are dropped."""
     override: tuple[str, ...] = ()
-    """Config fields, e.g. stage1.steps=200 backbone.modes=16."""
+    """Config fields, e.g. steps=200 backbone.modes=16."""
     backbone_module: Path | None = None
     """Python file that registers a backbone of your own."""
     list: bool = False

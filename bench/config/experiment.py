@@ -132,10 +132,8 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """Optimisation of one stage: AdamW, L1, EMA."""
+    """Optimisation of one stage: AdamW, L1, EMA. How long is the experiment's affair."""
 
-    steps: int
-    """Optimiser steps."""
     batch: int = 32
     """Patches per step. [D] SRINO."""
     learning_rate: float = 1e-4
@@ -158,7 +156,6 @@ class StageConfig:
     def __post_init__(self) -> None:
         _require(
             self,
-            steps=(self.steps >= 0, "at least 0"),
             batch=(self.batch >= 1, "at least 1"),
             learning_rate=(self.learning_rate > 0, "more than 0"),
             step_every=(self.step_every >= 1, "at least 1"),
@@ -209,8 +206,14 @@ class EvaluationConfig:
 class ExperimentConfig:
     """One experiment: data, network, method, optimisation, sampling, evaluation."""
 
-    stage1: StageConfig
-    stage2: StageConfig
+    steps: int
+    """Optimiser steps of the whole training, whatever the scheme: entrants train equally long."""
+    prior_share: float = 2 / 3
+    """Share of the steps that ``two_stage`` spends on stage I, the prior; stage II has the rest."""
+    stage1: StageConfig = StageConfig()
+    """Optimisation of stage I, and of the schemes that train from scratch in one go."""
+    stage2: StageConfig = StageConfig(learning_rate=4e-5)
+    """Optimisation of stage II, the adapters."""
     dataset: str = "sample-4"
     backbone: str = "fno"
     scale: Scale = "base"
@@ -218,8 +221,8 @@ class ExperimentConfig:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the backbone's own config that differ from its scale's."""
     scheme: Scheme = "two_stage"
-    """two_stage: NODiff. joint: its stage II network from scratch, for the steps of both stages
-    (Table 3, "w/o Stage I"). one_stage: the plain backbone conditioned on [upsampled MS, PAN]."""
+    """two_stage: NODiff. joint: its stage II network from scratch (Table 3, "w/o Stage I").
+    one_stage: the bare backbone conditioned on [upsampled MS, PAN]."""
     patch: int = 64
     """Side of a training patch, reference pixels. [D] PanCollection's patches."""
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -229,7 +232,18 @@ class ExperimentConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self, patch=(self.patch >= 1, "at least 1"))
+        _require(
+            self,
+            steps=(self.steps >= 0, "at least 0"),
+            prior_share=(0 <= self.prior_share <= 1, "0 to 1"),
+            patch=(self.patch >= 1, "at least 1"),
+        )
         timesteps = self.diffusion.timesteps
         most = (self.sampler.steps <= timesteps, f"at most diffusion.timesteps = {timesteps}")
         _require(self.sampler, steps=most)
+
+    @property
+    def stage_steps(self) -> tuple[int, int]:
+        """Steps of stage I and of stage II where the scheme has both."""
+        prior = round(self.prior_share * self.steps)
+        return prior, self.steps - prior

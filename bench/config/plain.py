@@ -26,7 +26,27 @@ def experiment_from_plain(plain: Mapping[str, Any]) -> ExperimentConfig:
         UsageError: an unknown field (one of a newer version, it may be), a value of another type,
             or one out of its range.
     """
-    return from_plain(ExperimentConfig, plain, "experiment")
+    return from_plain(ExperimentConfig, _renamed(plain), "experiment")
+
+
+def _renamed(plain: Any) -> Any:
+    """Return an experiment as it is written now: once each stage had steps of its own."""
+    stages = [plain.get(name) for name in ("stage1", "stage2")] if _is_map(plain) else [None]
+    if not all(_is_map(stage) and "steps" in stage for stage in stages):
+        return plain
+    prior, adapters = (stage["steps"] for stage in stages)
+    rest = ({k: v for k, v in stage.items() if k != "steps"} for stage in stages)
+    total = prior + adapters
+    return {
+        **plain,
+        **dict(zip(("stage1", "stage2"), rest, strict=True)),
+        "steps": total,
+        "prior_share": prior / total if total else 0.0,
+    }
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def from_plain(cls: type, plain: Any, where: str) -> Any:

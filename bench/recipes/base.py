@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from bench.config import StageConfig, derive_seed
+from bench.config import StageConfig, as_plain, derive_seed
 from bench.config.progress import Progress
 from bench.measure import FlopReport, Flops
 from bench.training import Checkpoint, Objective, PatchBatches, train
@@ -36,7 +36,7 @@ __all__ = [
     "Trained",
     "checkpoints",
     "discard",
-    "seeded",
+    "initialising",
     "train_recipe",
     "training_flops",
     "versioned",
@@ -45,7 +45,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _VALIDATION_PATCHES = 32
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised whenever the same configuration trains to other numbers; in every identity since 2."""
 
 Fuse = Callable[[str, int, Tensor, Tensor, Tensor], Tensor]
@@ -78,9 +78,10 @@ class Stage:
         name: in rows, histories and seeds.
         identity: what decides the weights at its end: an explicit list, as plain data.
         build: the network of the stage before (None for the first) -> the network to train,
-            initialised from the seed, the network's name and the stage alone.
+            each of its parts initialised from the seed and the part's name alone.
         objective: its loss.
-        optimisation: steps, batch, rates.
+        optimisation: batch, rates.
+        steps: of the optimiser.
         patch: side of a training patch, reference pixels.
         seed: base seed of the experiment.
         count: FLOPs of forward and backward of one training step.
@@ -92,10 +93,16 @@ class Stage:
     build: Callable[[nn.Module | None], nn.Module]
     objective: Objective
     optimisation: StageConfig
+    steps: int
     patch: int
     seed: int
     count: Callable[[], FlopReport]
     needs_ms: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it is trained, as rows say it."""
+        return {"steps": self.steps, **as_plain(self.optimisation)}
 
 
 class Recipe(Protocol):
@@ -173,11 +180,12 @@ def versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, **({"training": TRAINING_VERSION} if TRAINING_VERSION > 1 else {})}
 
 
-def seeded(build: Callable[[], nn.Module], seed: int, *parts: Any) -> nn.Module:
-    """Build with initial weights that depend on the seed and these named parts alone."""
+@contextmanager
+def initialising(seed: int, *parts: Any) -> Iterator[None]:
+    """Initial weights drawn inside depend on the seed and these named parts alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "init", *parts))
-        return build()
+        yield
 
 
 def checkpoints(recipe: Recipe, data: str, root: Path) -> dict[str, Checkpoint]:
@@ -187,7 +195,7 @@ def checkpoints(recipe: Recipe, data: str, root: Path) -> dict[str, Checkpoint]:
 
 def training_flops(recipe: Recipe) -> Flops:
     """FLOPs of a whole training: every optimiser step of every stage."""
-    counts = [(stage.optimisation.steps, stage.count()) for stage in recipe.stages("")]
+    counts = [(stage.steps, stage.count()) for stage in recipe.stages("")]
     return Flops(
         *(sum(n * getattr(report, reading) for n, report in counts) for reading in Flops._fields)
     )
@@ -266,6 +274,7 @@ def _train(
         stage.objective,
         batches("train", stage.optimisation.batch, seed),
         stage.optimisation,
+        steps=stage.steps,
         seed=seed,
         checkpoint=checkpoint,
         device=place.device,

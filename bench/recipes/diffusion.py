@@ -1,8 +1,8 @@
 """Denoisers that fuse by reverse diffusion: NODiff's two stages, joint, and the bare denoiser.
 
 ``two_stage``: stage I trains the backbone conditioned on the reference, stage II the adapters
-around it, frozen. ``joint``: stage II's network from scratch, for the steps of both stages.
-``one_stage``: the backbone alone, conditioned on [upsampled MS, PAN].
+around it, frozen. ``joint``: stage II's network from scratch. ``one_stage``: the backbone alone,
+conditioned on [upsampled MS, PAN]. All of them train for the same number of steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bench.config import (
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
 from bench.measure import FlopReport, count_flops, count_parameters
-from bench.recipes.base import Fuse, Part, Stage, seeded, versioned
+from bench.recipes.base import Fuse, Part, Stage, initialising, versioned
 from bench.recipes.scales import resolved_options, resolved_scale
 from bench.training import AdaptedObjective, Objective, PlainObjective
 
@@ -109,7 +109,7 @@ class DiffusionRecipe:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        stages = {stage.name: stage.optimisation for stage in self.stages("")}
+        stages = {stage.name: stage.settings for stage in self.stages("")}
         parts = {"diffusion": self.config.diffusion, "patch": self.config.patch, **stages}
         return self.network_settings | as_plain(versioned(parts))
 
@@ -148,7 +148,8 @@ class DiffusionRecipe:
     def backbone(self) -> nn.Module:
         """Build the bare backbone, untrained."""
         cls = BACKBONES.get(self.config.backbone)
-        return cls(bands=self.bands, cond_channels=self.cond_channels, config=self.options)
+        with initialising(self.config.seed, self.config.backbone):
+            return cls(bands=self.bands, cond_channels=self.cond_channels, config=self.options)
 
     def network(self) -> nn.Module:
         """Build the network that samples, untrained: the last stage's."""
@@ -159,6 +160,7 @@ class DiffusionRecipe:
             self.config.adapters,
             gain=self.config.diffusion.residual_scale,
             freeze=self.config.scheme == "two_stage",
+            initialising=partial(initialising, self.config.seed),
         )
 
     def plain_objective(self) -> Objective:
@@ -176,16 +178,12 @@ class DiffusionRecipe:
     def stages(self, data: str) -> tuple[Stage, ...]:
         config = self.config
         if self.bare:
-            return (self._plain_stage("one_stage", data),)
-        optimisation = config.stage2
+            return (self._plain_stage("one_stage", config.steps, data),)
         if config.scheme == "joint":
-            steps = config.stage1.steps + config.stage2.steps
-            optimisation = replace(config.stage2, steps=steps)
-            base = {"extra_steps": config.stage1.steps}
-            return (self._adapted_stage(base, optimisation, data),)
-        prior = self._plain_stage("conditioned_on_reference", data)
-        base = {k: v for k, v in prior.identity.items() if k != "backbone_version"}
-        return prior, self._adapted_stage(base, optimisation, data)
+            return (self._adapted_stage(None, config.stage1, config.steps, data),)
+        prior_steps, steps = config.stage_steps
+        prior = self._plain_stage("conditioned_on_reference", prior_steps, data)
+        return prior, self._adapted_stage(prior.identity, config.stage2, steps, data)
 
     def identity(self, data: str) -> dict[str, Any]:
         sampler = as_plain(self.config.sampler, identity=True)
@@ -208,43 +206,41 @@ class DiffusionRecipe:
         identity = as_plain(versioned({**own, **identity}), identity=True)
         return Stage(name, identity, patch=config.patch, seed=config.seed, **parts)
 
-    def _plain_stage(self, kind: str, data: str) -> Stage:
+    def _plain_stage(self, kind: str, steps: int, data: str) -> Stage:
         stage1 = self.config.stage1
         return self._stage(
             "stage1",
-            {"stage": kind, "optimisation": stage1},
+            {"stage": kind, "optimisation": stage1, "steps": steps},
             data,
-            build=lambda _before: self._seeded(self.backbone, "stage1"),
+            build=lambda _before: self.backbone(),
             objective=self.plain_objective(),
             optimisation=stage1,
+            steps=steps,
             count=partial(self.count_step, "train_step", self.config.patch, stage1.batch),
         )
 
     def _adapted_stage(
-        self, base: Mapping[str, Any], optimisation: StageConfig, data: str
+        self, base: Mapping[str, Any] | None, optimisation: StageConfig, steps: int, data: str
     ) -> Stage:
         config = self.config
 
         def build(before: nn.Module | None) -> nn.Module:
-            network = self._seeded(self.network, "stage2")
+            network = self.network()
             if before is not None:
                 network.backbone.load_state_dict(before.state_dict())
             return network
 
         return self._stage(
             "stage2",
-            # The steps of joint training are those of stage II, and "extra_steps".
             {"stage": config.scheme, "base": base, "adapters": config.adapters,
-             "optimisation": config.stage2},
+             "optimisation": optimisation, "steps": steps},
             data,
             build=build,
             objective=self.adapted_objective(),
             optimisation=optimisation,
+            steps=steps,
             count=partial(self.count_step, "adapt_step", config.patch, optimisation.batch),
         )  # fmt: skip
-
-    def _seeded(self, build: Any, stage: str) -> nn.Module:
-        return seeded(build, self.config.seed, self.config.backbone, stage)
 
     # FLOPs
 

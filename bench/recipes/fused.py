@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.config import ExperimentConfig, MethodTraining, StageConfig, as_plain
 from bench.fusion import FUSION_METHODS, FusionMethod, create_method
 from bench.measure import FlopReport, count_flops, count_parameters
-from bench.recipes.base import Fuse, Part, Stage, seeded, versioned
+from bench.recipes.base import Fuse, Part, Stage, initialising, versioned
 from bench.training import FusionObjective
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class DeepRecipe(ClassicalRecipe):
     images see.
 
     Attributes:
-        config: gives the steps of both stages together, the patch and the seed.
+        config: gives the steps, the patch and the seed.
         ratio: MS to PAN.
         labels: what else its rows are called by.
     """
@@ -138,7 +138,6 @@ class DeepRecipe(ClassicalRecipe):
         training, stage = self._class.training, self.config.stage1
         return replace(
             stage,
-            steps=self.config.stage1.steps + self.config.stage2.steps,
             batch=min(training.batch, stage.batch),
             learning_rate=training.learning_rate,
             schedule=training.schedule,
@@ -156,7 +155,7 @@ class DeepRecipe(ClassicalRecipe):
             "version": self._class.version,
             "loss": self._class.training.loss,
             "patch": self.config.patch,
-            "train": self.optimisation,
+            "train": {"steps": self.config.steps, **as_plain(self.optimisation)},
         }
         return as_plain(versioned(parts)) | self.labels
 
@@ -173,6 +172,7 @@ class DeepRecipe(ClassicalRecipe):
             "data": data,
             "training": training,
             "optimisation": self.optimisation,
+            "steps": self.config.steps,
             "patch": self.config.patch,
             "seed": self.config.seed,
         }
@@ -180,17 +180,20 @@ class DeepRecipe(ClassicalRecipe):
             Stage(
                 "train",
                 as_plain(versioned(identity), identity=True),
-                build=lambda _before: seeded(
-                    lambda: self.method().network, self.config.seed, self.name, "train"
-                ),
+                build=lambda _before: self._initial(),
                 objective=FusionObjective(training.loss),
                 optimisation=self.optimisation,
+                steps=self.config.steps,
                 patch=self.config.patch,
                 seed=self.config.seed,
                 count=lambda: self.count(self.config.patch, self.optimisation.batch, True),
                 needs_ms=True,
             ),
         )
+
+    def _initial(self) -> nn.Module:
+        with initialising(self.config.seed, self.name):
+            return self.method().network
 
     def identity(self, data: str) -> dict[str, Any]:
         return {"training": self.stages(data)[-1].identity}

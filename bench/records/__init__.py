@@ -14,12 +14,13 @@ from bench.records.metric_specs import METRIC_SPECS, MetricSpec
 from bench.records.provenance import commit_words, machine_class
 from bench.records.schema import SCHEMA_VERSION, Row, data_dictionary, decode_row, encode_row
 from bench.records.store import RunFolder, latest, replace_file
-from bench.records.view import View, generic_view, load_views, write_view
+from bench.records.view import SCHEME_WORDS, View, generic_view, load_views, write_view
 
 __all__ = [
     "METRIC_SPECS",
     "NONE",
     "SCHEMA_VERSION",
+    "SCHEME_WORDS",
     "UNKNOWN",
     "MetricSpec",
     "Row",

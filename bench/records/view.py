@@ -19,13 +19,13 @@ from bench.config.plain import from_plain
 from bench.records.schema import SCHEMA_VERSION
 from bench.records.store import encoded, replace_file
 
-__all__ = ["View", "generic_view", "load_views", "write_view"]
+__all__ = ["SCHEME_WORDS", "View", "generic_view", "load_views", "write_view"]
 
 log = logging.getLogger(__name__)
 
 ALL_BLOCKS = (
     "accuracy", "differences", "paired", "curves", "intervals", "pictures", "features",
-    "training", "speed", "cost", "scaling", "roofline", "quality",
+    "training", "tuning", "speed", "cost", "scaling", "roofline", "quality",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class View:
         words: setting whose words in the paper stand beside ours, e.g. ``modes``.
         paper: number of the paper's table that stands beside ours.
         outline: draw a frame around the modes that the axis' value keeps, in spectra.
+        schemes: ways to train that are shown apart, in this order, and words for each.
         beside: other result folders that blocks may read, relative to the run folder.
     """
 
@@ -62,16 +63,25 @@ class View:
     words: str | None = None
     paper: int | None = None
     outline: bool = False
+    schemes: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "entrants", "notes", "beside", "baselines"):
+        for name in ("blocks", "entrants", "notes", "beside", "baselines", "schemes"):
             items = getattr(self, name)
             texts = [*items, *items.values()] if isinstance(items, Mapping) else items
             if not all(isinstance(text, str) for text in texts):
                 raise UsageError(f"view.{name} = {items!r}: expected text alone")
         if self.paper not in (None, 1, 2, 3):
             raise UsageError(f"view.paper = {self.paper!r}: the paper has tables 1, 2 and 3")
+
+
+SCHEME_WORDS = {
+    "one_stage": "which denoiser? (bare)",
+    "two_stage": "what does NODiff make of it? (two stages)",
+    "joint": "both stages at once (joint)",
+}
+"""The rulers, by what they answer."""
 
 
 def generic_view(study: str) -> View:

@@ -82,10 +82,14 @@ class Desk:
             replace(experiment_preset(self.flags.preset, backbone), dataset=self.flags.dataset)
             for backbone in self.backbones
         ]
-        return [
-            replace(apply_overrides(config, self.flags.override), **changes, seed=seed)
+        configs = [
+            replace(apply_overrides(config, self.flags.override), **changes)
             for config in experiments
-            for seed in self.flags.seed or preset_seeds(self.flags.preset)
+        ]
+        return [
+            replace(config, seed=seed)
+            for config in configs
+            for seed in self.flags.seed or preset_seeds(self.flags.preset, config.scheme)
         ]
 
     @cached_property

@@ -48,13 +48,16 @@ class History:
     seconds: float = 0.0
 
 
-def learning_rate(config: StageConfig, step: int) -> float:
-    """Return the rate of a step: linear warm-up, then constant, cosine to 1 %, or halvings."""
-    warmup = round(config.warmup * config.steps)
+def learning_rate(config: StageConfig, step: int, steps: int) -> float:
+    """Return the rate of one of ``steps`` steps: linear warm-up, then constant, cosine, halvings.
+
+    The cosine ends at 1 %.
+    """
+    warmup = round(config.warmup * steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     if config.schedule == "cosine":
-        share = (step - warmup) / max(config.steps - warmup, 1)
+        share = (step - warmup) / max(steps - warmup, 1)
         return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
     if config.schedule == "step":
         return config.learning_rate * config.step_factor ** (step // config.step_every)
@@ -68,6 +71,7 @@ class Stepper:
         module: on its device; parameters with ``requires_grad`` are trained.
         objective: loss of a batch.
         config: optimisation.
+        steps: of the whole training.
         seed: base seed of noise and dropout.
 
     Attributes:
@@ -75,8 +79,17 @@ class Stepper:
         optimizer: AdamW over the trained parameters.
     """
 
-    def __init__(self, module: nn.Module, objective: Objective, config: StageConfig, seed: int):
-        self.module, self.objective, self.config, self.seed = module, objective, config, seed
+    def __init__(
+        self,
+        module: nn.Module,
+        objective: Objective,
+        config: StageConfig,
+        *,
+        steps: int,
+        seed: int,
+    ):
+        self.module, self.objective, self.config = module, objective, config
+        self.steps, self.seed = steps, seed
         self.average = copy.deepcopy(module).requires_grad_(False)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._averages = [
@@ -95,7 +108,7 @@ class Stepper:
         torch.manual_seed(step_seed)
         self._generator.manual_seed(step_seed)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, step)
+            group["lr"] = learning_rate(self.config, step, self.steps)
         loss = self.objective(self.module, batch, self._generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -119,6 +132,7 @@ def train(
     batches: Callable[[int], Batch],
     config: StageConfig,
     *,
+    steps: int,
     seed: int,
     checkpoint: Checkpoint,
     device: torch.device,
@@ -133,6 +147,7 @@ def train(
         objective: loss of a batch.
         batches: step -> batch, on any device.
         config: optimisation.
+        steps: how many.
         seed: base seed of noise and dropout.
         checkpoint: where to resume from and to save to.
         device: where to train.
@@ -145,19 +160,19 @@ def train(
     """
     progress = progress or Progress(quiet=True)
     module.to(device).train()
-    stepper = Stepper(module, objective, config, seed)
+    stepper = Stepper(module, objective, config, steps=steps, seed=seed)
     start, state = checkpoint.load_step(module, stepper.average, stepper.optimizer)
     history = History(**state)
-    validate_at = {round(config.steps * (i + 1) / _VALIDATIONS) for i in range(_VALIDATIONS)}
+    validate_at = {round(steps * (i + 1) / _VALIDATIONS) for i in range(_VALIDATIONS)}
     saved_at = time.perf_counter()
     recent: list[Tensor] = []
 
-    with progress.task(name, config.steps, start) as task:
-        for step in range(start, config.steps):
+    with progress.task(name, steps, start) as task:
+        for step in range(start, steps):
             began = time.perf_counter()
             recent.append(stepper(step, batches(step).to(device)))
             done = step + 1
-            if done % _LOG_EVERY == 0 or done == config.steps:
+            if done % _LOG_EVERY == 0 or done == steps:
                 mean = torch.stack(recent).mean().item()
                 recent.clear()
                 if not math.isfinite(mean):
@@ -179,7 +194,7 @@ def train(
 
     module.load_state_dict(stepper.average.state_dict())
     module.eval()
-    _check_weights(name, config.steps, module)
+    _check_weights(name, steps, module)
     checkpoint.finish(module, asdict(history))
     return history
 

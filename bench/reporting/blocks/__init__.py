@@ -20,6 +20,7 @@ from bench.reporting.blocks.differences import differences, paired
 from bench.reporting.blocks.pictures import features, pictures, training
 from bench.reporting.blocks.quality import quality
 from bench.reporting.blocks.speed import speed
+from bench.reporting.blocks.tuning import tuning
 from bench.reporting.html import Section
 
 __all__ = ["BLOCKS", "Block", "blocks_of"]
@@ -30,7 +31,7 @@ BLOCKS: dict[str, Block] = {
     block.__name__: block
     for block in (
         accuracy, differences, paired, curves, intervals, pictures, features, training,
-        speed, cost, scaling, roofline, quality,
+        tuning, speed, cost, scaling, roofline, quality,
     )
 }  # fmt: skip
 

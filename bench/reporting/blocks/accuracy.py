@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -23,29 +23,53 @@ from bench.reporting.tables import (
 )
 from bench.reporting.text import format_number, joined, shown_value
 
-__all__ = ["accuracy", "curves", "datasets", "intervals"]
+__all__ = ["Panel", "accuracy", "curves", "intervals", "panels"]
 
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def datasets(frame: pd.DataFrame, view: View) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield section title, name and rows of each data set that accuracy was measured on."""
+class Panel(NamedTuple):
+    """What accuracy is shown of together: a data set, and one scheme where the view parts them.
+
+    Attributes:
+        name: of its section and files.
+        dataset: its name.
+        words: what titles call it.
+        rows: those of every kind, the baselines' among them.
+    """
+
+    name: str
+    dataset: str
+    words: str
+    rows: pd.DataFrame
+
+
+def panels(frame: pd.DataFrame, view: View) -> Iterator[Panel]:
+    """Yield what accuracy was measured on, schemes apart where the view names them."""
     measured = frame[(frame["kind"] == "accuracy") & frame["metric"].notna()]
     frame = of_accuracy(frame, view)
     for dataset in measured["dataset"].dropna().unique():
-        yield f"{view.study}-{dataset}", dataset, frame[frame["dataset"] == dataset]
+        name, rows = f"{view.study}-{dataset}", frame[frame["dataset"] == dataset]
+        of = rows["config.scheme"] if "config.scheme" in rows else pd.Series(None, rows.index)
+        known = [scheme for scheme in view.schemes if of.eq(scheme).any()]
+        for scheme in known:
+            words = f"{dataset}: {view.schemes[scheme]}"
+            yield Panel(f"{name}-{scheme}", dataset, words, rows[of.isna() | of.eq(scheme)])
+        rest = rows[~of.isin(known)] if known else rows
+        if not known or of[rows.index].notna()[~of.isin(known)].any():
+            yield Panel(name, dataset, dataset, rest)
 
 
 def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield the table of each data set: a line for everything that differs."""
-    for name, dataset, rows in datasets(frame, view):
+    for name, dataset, words, rows in panels(frame, view):
         measured = rows[rows["kind"] == "accuracy"]
         present = metrics_in(measured)
         metrics = [metric for metric in HEADLINE if metric in present] or present
         axis = axis_column(rows, view)
-        title = f"Accuracy on {dataset}"
+        title = f"Accuracy on {words}"
         if axis:
-            title = f"{headers([axis])[axis]} on {dataset}"
+            title = f"{headers([axis])[axis]} on {words}"
             metrics = [*SETTING_COST, *metrics]
         shown = show(rows[rows["metric"].isin(metrics)], view)
         by = _telling(shown, view) if axis else shown.by
@@ -74,20 +98,20 @@ def _telling(shown: Shown, view: View) -> list[str]:
 
 def curves(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield accuracy along the view's axis, for views that have one."""
-    for name, dataset, rows in datasets(frame, view):
+    for name, _, words, rows in panels(frame, view):
         good = rows[(rows["kind"] == "accuracy") & (rows["status"] == "ok")]
         axis = axis_column(good, view)
         if axis and set(HEADLINE[:4]) & set(good["metric"]):
             drawn = rows[rows["metric"].isin([*SETTING_COST, *HEADLINE])]
             note = " ".join(notes_of(good, view))
-            title = f"{headers([axis])[axis]} on {dataset}"
+            title = f"{headers([axis])[axis]} on {words}"
             figure = metrics_along_axis(show(drawn, view), view, title=title, note=note)
             yield Section(name, figures={name: figure})
 
 
 def intervals(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield the confidence interval of each mean, a line per line and seed."""
-    for name, dataset, rows in datasets(frame, view):
+    for name, _, words, rows in panels(frame, view):
         shown = show(rows[rows["metric"].isin(HEADLINE) & rows["ci_low"].notna()], view)
         rows = last_rows(shown.frame, ["line"])
         by = [c for c in (*shown.by, "seed") if rows[c].notna().any()]
@@ -104,7 +128,7 @@ def intervals(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         for metric in (metric for metric in HEADLINE if metric in wide):
             cells[metric_header(metric)] = wide[metric]
         kept = ["metric", "value", "ci_low", "ci_high", "ci_level", "ci_method", "n"]
-        title = f"{rows['ci_level'].iloc[0]:.0%} confidence intervals of the means on {dataset}"
+        title = f"{rows['ci_level'].iloc[0]:.0%} confidence intervals of the means on {words}"
         methods = [f"{method}." for method in rows["ci_method"].dropna().unique()]
         table = Table.of(
             f"{name}-intervals", title, cells.reset_index(drop=True), rows[[*by, *kept]],

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.records import View
 from bench.reporting.against import Against, against_reference
-from bench.reporting.blocks.accuracy import datasets
+from bench.reporting.blocks.accuracy import Panel, panels
 from bench.reporting.figures import paired_differences
 from bench.reporting.html import Section
 from bench.reporting.shown import Shown, headers, show, words_of
@@ -30,17 +30,17 @@ Runs = Mapping[str, Mapping[str, Any]]
 _MOST_BASELINES = 6
 
 
-def _compared(frame: pd.DataFrame, view: View) -> Iterator[tuple[str, str, Shown, Against]]:
-    """Yield title, data set, lines and comparisons, where the view names a reference."""
-    for name, dataset, rows in datasets(frame, view) if view.reference else ():
-        rows = rows[(rows["status"] == "ok") & rows["metric"].isin(HEADLINE)]
+def _compared(frame: pd.DataFrame, view: View) -> Iterator[tuple[Panel, Shown, Against]]:
+    """Yield what is compared, its lines and comparisons, where the view names a reference."""
+    for panel in panels(frame, view) if view.reference else ():
+        rows = panel.rows[(panel.rows["status"] == "ok") & panel.rows["metric"].isin(HEADLINE)]
         shown = show(rows[rows["samples"].notna()], view)
-        yield name, dataset, shown, against_reference(shown, view, metrics_in(shown.frame))
+        yield panel, shown, against_reference(shown, view, metrics_in(shown.frame))
 
 
 def differences(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield differences to the line that the view names, with verdicts over training runs."""
-    for name, dataset, shown, against in _compared(frame, view):
+    for panel, shown, against in _compared(frame, view):
         lines, words = shown.lines, words_of(view.reference)
         verdicts = [verdict for _, verdict in against.verdicts.values()]
         notes = [f"Difference to {words}. {VERDICT_NOTE}", *areas_note(verdicts)]
@@ -70,9 +70,10 @@ def differences(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section
             alone = "; ".join(against.alone)
             notes.append(f"Without a line of the reference to compare with: {alone}.")
         if cells or not against.reference:
-            title = f"Differences to {words} on {dataset}"
+            title = f"Differences to {words} on {panel.words}"
             cells, values = pd.DataFrame(cells), pd.DataFrame(values)
-            yield Section(name, [Table.of(f"{name}-differences", title, cells, values, notes)])
+            table = Table.of(f"{panel.name}-differences", title, cells, values, notes)
+            yield Section(panel.name, [table])
 
 
 def paired(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
@@ -80,7 +81,7 @@ def paired(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
 
     Baselines would set the scale; a note gives them.
     """
-    for name, _, shown, against in _compared(frame, view):
+    for panel, shown, against in _compared(frame, view):
         metric = next((m for m in HEADLINE if any(m == of for _, of in against.verdicts)), None)
         if metric is None:
             continue
@@ -103,4 +104,4 @@ def paired(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
             reference=words_of(view.reference),
             note=f"Not drawn: {'; '.join(said[:_MOST_BASELINES])}{more}." if said else "",
         )
-        yield Section(name, figures={f"{name}-paired": figure})
+        yield Section(panel.name, figures={f"{panel.name}-paired": figure})

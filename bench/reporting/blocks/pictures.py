@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.records import View
-from bench.reporting.blocks.accuracy import datasets
+from bench.reporting.blocks.accuracy import panels
 from bench.reporting.figures import feature_maps, fused_images, training_curves
 from bench.reporting.html import Section
 from bench.reporting.shown import Shown, axis_column, notes_of, show
@@ -27,7 +27,7 @@ _PANELS, _LINES = 8, 12
 
 def pictures(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield the first test image of each data set as the lines fused it."""
-    for name, dataset, rows in datasets(frame, view):
+    for name, _, words, rows in panels(frame, view):
         images = rows[(rows["metric"] == "fused") & (rows["split"] == "reduced")]
         shown = show(images, view)
         notes = notes_of(rows[rows["kind"] == "accuracy"], view)
@@ -39,14 +39,14 @@ def pictures(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
             log.warning("%s: fused images of different sizes are not drawn together", name)
         elif drawn:
             figure = fused_images(
-                drawn, title=f"First test image of {dataset}", note=" ".join([*notes, *left_out])
+                drawn, title=f"First test image of {words}", note=" ".join([*notes, *left_out])
             )
             yield Section(name, figures={f"{name}-images": figure})
 
 
 def features(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield the input of the last guided block of each line, and its spectrum."""
-    for name, dataset, rows in datasets(frame, view):
+    for name, _, words, rows in panels(frame, view):
         shown = show(rows[rows["metric"] == "features"], view)
         names, left_out = shown.first(_PANELS)
         found = {
@@ -57,14 +57,14 @@ def features(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         axis = axis_column(shown.frame, view) if view.outline else None
         kept = shown.lines[axis].to_dict() if axis else {}
         if found:
-            title = f"Input of the last guided block, {dataset}"
+            title = f"Input of the last guided block, {words}"
             figure = feature_maps(found, kept=kept, title=title, note=" ".join(left_out))
             yield Section(name, figures={f"{name}-features": figure})
 
 
 def training(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield the losses of each training, a panel per stage."""
-    for name, dataset, rows in datasets(frame, view):
+    for name, _, words, rows in panels(frame, view):
         losses = rows[(rows["kind"] == "training") & rows["metric"].str.startswith("loss_")]
         shown = show(losses[losses["artefact"].notna()], view)
         names, left_out = shown.first(_LINES)
@@ -76,7 +76,7 @@ def training(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
                     stages.setdefault(metric.removeprefix("loss_"), {})[line] = arrays["loss"]
         if stages:
             figure = training_curves(
-                stages, title=f"Training, {dataset}", note=" ".join([*shown.note, *left_out])
+                stages, title=f"Training, {words}", note=" ".join([*shown.note, *left_out])
             )
             yield Section(name, figures={f"{name}-training": figure})
 

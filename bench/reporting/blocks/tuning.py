@@ -1,0 +1,74 @@
+"""Sweeps of the learning rate: validation losses, and the rate that wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.records import View
+from bench.reporting.html import Section
+from bench.reporting.tables import Table
+from bench.reporting.text import format_number
+
+__all__ = ["best_rates", "tuning"]
+
+_RATE = "config.stage1.learning_rate"
+_METRIC = "validation_loss"
+
+
+def best_rates(frame: pd.DataFrame) -> dict[str, float]:
+    """Return the learning rate of the lowest validation loss of each backbone, mean over seeds.
+
+    Of equal losses the lower rate; a rate that fails with one seed is out.
+
+    Args:
+        frame: rows of a sweep, as of :func:`bench.records.to_frame`.
+    """
+    losses = _losses(frame)
+    good = losses[losses.notna().any(axis="columns")]
+    return {str(name): float(rate) for name, rate in good.idxmin(axis="columns").items()}
+
+
+def _losses(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return validation losses, a row for each backbone and a column for each rate, ascending."""
+    if _RATE not in frame:
+        return pd.DataFrame()
+    trials = frame[frame[_RATE].notna()]
+    seeds = trials.groupby(["backbone", _RATE])["seed"].nunique()
+    done = trials[(trials["metric"] == _METRIC) & (trials["status"] == "ok")]
+    by = done.groupby(["backbone", _RATE])
+    means = by["value"].mean().where(by["seed"].nunique().reindex(seeds.index) == seeds)
+    return means.reindex(seeds.index).unstack().sort_index(axis="columns")
+
+
+def tuning(
+    frame: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]], view: View
+) -> Iterator[Section]:
+    """Yield validation losses, a line for each backbone and a column for each rate."""
+    for dataset in frame["dataset"].dropna().unique():
+        of_dataset = frame[frame["dataset"] == dataset]
+        losses, best = _losses(of_dataset), best_rates(of_dataset)
+        if losses.empty:
+            continue
+        texts = losses.map(lambda x: "failed" if np.isnan(x) else format_number(x, "training"))
+        texts.columns = [f"{rate:g}" for rate in losses]
+        cells = pd.DataFrame({"backbone": losses.index, **texts.reset_index(drop=True)})
+        name = f"{view.study}-{dataset}"
+        values = losses.reset_index().melt("backbone", var_name="learning_rate", value_name=_METRIC)
+        title = f"Validation loss by peak learning rate on {dataset}"
+        table = Table.of(name, title, cells, values, [*view.notes, *_at_the_edge(losses, best)])
+        marks = table.marks.copy()
+        for line, backbone in enumerate(losses.index):
+            if backbone in best:
+                marks.loc[line, f"{best[backbone]:g}"] = "best"
+        yield Section(name, [Table(name, title, table.cells, marks, values, table.notes)])
+
+
+def _at_the_edge(losses: pd.DataFrame, best: Mapping[str, float]) -> list[str]:
+    """Say whose best rate is the grid's lowest or highest: a wider grid may have a better one."""
+    ends = {float(losses.columns[0]), float(losses.columns[-1])}
+    edge = [name for name, rate in best.items() if rate in ends and losses.shape[1] > 1]
+    return [f"At the end of the grid: {', '.join(edge)}."] if edge else []
