@@ -113,7 +113,7 @@ def test_another_config_in_the_same_folder_is_run_too(data, tmp_path, capsys):
 
 def test_a_failing_setting_is_a_row_and_the_others_go_on(data, tmp_path, capsys):
     out = tmp_path / "out"
-    override = (*TINY, "stage1.learning_rate=1e30", "stage1.clip_norm=1e30", "stage1.steps=20")
+    override = (*TINY, "stage1.learning_rate=1e30", "stage1.clip_norm=1e30", "steps=40")
     assert STUDY.run(flags(data, modes=(4,), out=out, override=override)) == ExitCode.SOME_FAILED
     statuses = {row.method: row.status for row in RunFolder(out).latest()}
     assert statuses == {"exp": "ok", "nodiff": "diverged"}
@@ -132,7 +132,7 @@ def wait_for_cells(folder: Path, count: int, process: subprocess.Popen) -> None:
 
 def test_a_killed_and_an_interrupted_run_continue(data, tmp_path):
     out = tmp_path / "out"
-    steps = ("stage1.steps=60", "stage2.steps=500")  # long enough to be hit in the middle
+    steps = ("steps=560", "prior_share=0.1")  # long enough to be hit in the middle
     call = command(data, "--modes", 4, 6, 8, "--out", out, "--quiet", "--override", *TINY, *steps)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     for cells, ending, code in ((2, signal.SIGKILL, -9), (3, signal.SIGINT, 130)):
@@ -184,7 +184,7 @@ def test_more_modes_than_half_the_patch_are_refused_in_one_line(data, home):
         ({"modes": (17,)}, UsageError, "patch = 32: .*modes=17.* at least 34 pixels"),
         ({"backbone": ("fnoo",)}, UnknownNameError, "'fnoo' - did you mean 'fno'"),
         ({"backbone": ("conv_unet",), "override": ()}, UsageError, "'conv_unet' 'modes'"),
-        ({"override": ("stage1.step=3",)}, UsageError, "did you mean 'steps'"),
+        ({"override": ("step=3",)}, UsageError, "did you mean 'steps'"),
         ({"device": "cuda:77"}, MissingError, "cuda:77"),
         ({"backbone_module": Path("none.py")}, MissingError, "no backbone module at none.py"),
         ({"dataset": "nowhere"}, MissingError, "'nowhere' does not exist"),

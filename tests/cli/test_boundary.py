@@ -42,7 +42,7 @@ def one_line(done: subprocess.CompletedProcess) -> str:
 def test_sigterm_ends_a_run_as_an_interrupt_does(data, tmp_path):
     call = command("bench/evaluate.py", "--dataset", data, "--sensor", "QB", "--preset", "smoke",
                    "--backbone", "fno", "--scheme", "one_stage", "--out", tmp_path / "out",
-                   "--override", *toy.TINY, "stage1.steps=100000")  # fmt: skip
+                   "--override", *toy.TINY, "steps=100000")  # fmt: skip
     process = subprocess.Popen(
         call, env={**os.environ, "NODIFF_BENCH_HOME": str(tmp_path / "home")},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

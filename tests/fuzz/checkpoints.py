@@ -139,8 +139,9 @@ def _train(root: Path, network: nn.Module | None = None, stop: int = -1) -> dict
         image = torch.rand(2, 2, 6, 6, generator=torch.Generator().manual_seed(step))
         return Batch(image, image, image[:, :1])
 
-    config = StageConfig(steps=_STEPS, batch=2, learning_rate=1e-2)
-    train(network, objective, batches, config, seed=0, checkpoint=checkpoint, device=_CPU)
+    config = StageConfig(batch=2, learning_rate=1e-2)
+    options = {"steps": _STEPS, "seed": 0, "checkpoint": checkpoint, "device": _CPU}
+    train(network, objective, batches, config, **options)
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 

@@ -29,9 +29,10 @@ CHOICES = {
     "adapters.guidance": (True, False),
     "adapters.rank": (2, 3),
     "diffusion.target": ("x0", "eps"),
-    "stage1.steps": (3, 5),
+    "steps": (8, 12),
+    "prior_share": (0.25, 0.5),
     "stage1.learning_rate": (1e-3, 2e-3),
-    "stage2.steps": (4, 6),
+    "stage2.learning_rate": (1e-3, 2e-3),
     "sampler.tile": ("none", 32),
     "sampler.batch": (1, 4),
     "sampler.clip": (True, False),
@@ -40,10 +41,9 @@ CHOICES = {
 }
 WITHOUT_EFFECT = {
     "two_stage": {"backbone.form", "sampler.batch"},
-    # Of stage I, joint training has the steps alone, and takes them together with stage II's.
-    "joint": {"backbone.form", "sampler.batch", "stage1.learning_rate"},
+    "joint": {"backbone.form", "sampler.batch", "prior_share", "stage2.learning_rate"},
     "one_stage": {"backbone.form", "sampler.batch", "adapters.guidance", "adapters.rank",
-                  "stage2.steps"},
+                  "prior_share", "stage2.learning_rate"},
 }  # fmt: skip
 overrides = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in CHOICES.items()})
 
@@ -61,10 +61,7 @@ def row_of(values: dict, seed: int, cell: str) -> Row:
 
 
 def what_counts(values: dict) -> dict:
-    found = {k: v for k, v in values.items() if k not in WITHOUT_EFFECT[values["scheme"]]}
-    if values["scheme"] == "joint":
-        found["stage2.steps"] += found.pop("stage1.steps")
-    return found
+    return {k: v for k, v in values.items() if k not in WITHOUT_EFFECT[values["scheme"]]}
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,8 +99,17 @@ def test_plain_data_of_others_is_refused_in_one_line():
         with pytest.raises(UsageError, match=words) as info:
             experiment_from_plain({**plain, **change})
         assert "\n" not in str(info.value)
-    with pytest.raises(UsageError, match="lacks 'stage1'"):
+    with pytest.raises(UsageError, match="lacks 'steps'"):
         experiment_from_plain({})
+
+
+def test_stages_that_had_steps_of_their_own_are_read():
+    plain = as_plain(experiment_preset("smoke"))
+    old = {k: v for k, v in plain.items() if k not in ("steps", "prior_share")}
+    old["stage1"] = {**plain["stage1"], "steps": 5}
+    old["stage2"] = {**plain["stage2"], "steps": 7}
+    assert experiment_from_plain(old).stage_steps == (5, 7)
+    assert experiment_from_plain(old).stage1 == experiment_preset("smoke").stage1
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def test_splits(data):
         if fine
         else ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A")
     )
-    assert 800 <= len(data.split("train")) <= 1500
+    assert 800 <= len(data.split("train")) <= 1700
     assert data.split("train").gt.shape[-2:] == (64, 64)
     reduced, full = data.split("reduced"), data.split("full")
     assert len(reduced) >= 8

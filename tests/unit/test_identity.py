@@ -60,7 +60,7 @@ CHANGES = {
     "modes": ("backbone.modes=16",),
     "guidance": ("adapters.guidance=false",),
     "seed": (),
-    "steps": ("stage2.steps=7",),
+    "steps": ("steps=440",),
 }
 
 

@@ -15,11 +15,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.config import UsageError
 from bench.records import Row, RunFolder, View, generic_view, load_runs, to_frame
 from bench.records.statistics import (
+    area_interval,
     bootstrap_interval,
     ratio_of_medians,
     summarise,
@@ -165,6 +167,31 @@ def test_summary_counts_what_it_leaves_out():
     assert (summary.n, summary.excluded, summary.mean) == (4, 3, 2.5)
     assert summary.std == pytest.approx(1.2909944487358056)  # N - 1, from R's sd(1:4)
     assert math.isnan(summarise([1.0]).std) and math.isnan(summarise([]).mean)
+
+
+def test_area_intervals_are_those_of_statsmodels_and_cover_where_images_mislead():
+    """Every image its own area is the t interval; else the cluster-robust one, as outside."""
+    values = np.random.default_rng(0).normal(40, 2, 9)
+    error, low, high = area_interval(values, list("abcdefghi"))
+    expected = scipy.stats.t.interval(0.95, 8, values.mean(), scipy.stats.sem(values))
+    assert (low, high) == pytest.approx(expected, rel=1e-12)
+    assert error == pytest.approx(scipy.stats.sem(values), rel=1e-12)
+    # statsmodels 0.15, OLS on a constant, cov_type "cluster", use_correction=False, gives the
+    # first factor; the other is for few clusters.
+    of, areas = [40.0, 41.5, 39.0, 44.0, 43.0, 38.0, 41.0, 47.3], list("aaabbccd")
+    error, *_ = area_interval(of, areas)
+    assert error == pytest.approx(1.1547540999061217 * math.sqrt(4 / 3), rel=1e-9)
+    rng, hits, images = np.random.default_rng(1), {"areas": 0, "images": 0}, 400
+    for _ in range(images):
+        means = rng.normal(0, 1, 5).repeat([4, 1, 1, 1, 1])
+        draw = means + rng.normal(0, 0.3, 8)
+        _, low, high = area_interval(draw, list("aaaabcde"))
+        hits["areas"] += low <= 0 <= high
+        low, high = scipy.stats.t.interval(0.95, 7, draw.mean(), scipy.stats.sem(draw))
+        hits["images"] += low <= 0 <= high
+
+    assert hits["areas"] / images > 0.88 > hits["images"] / images
+    assert all(map(math.isnan, area_interval([1.0, 2.0], ["a", "a"])))
 
 
 def test_bootstrap_interval_agrees_with_the_t_interval_where_that_holds():

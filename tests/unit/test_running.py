@@ -41,7 +41,7 @@ from bench.running.presenting import present
 from bench.training import Checkpoint, DivergedError
 
 TINY = ("backbone.width=8", "backbone.layers=2", "backbone.modes=4", "patch=32",
-        "sampler.tile=32", "stage1.steps=3", "stage2.steps=3")  # fmt: skip
+        "sampler.tile=32", "steps=6")  # fmt: skip
 CPU = torch.device("cpu")
 
 
@@ -305,7 +305,7 @@ def test_the_identity_of_a_cell_holds_what_changes_its_rows(dataset, workspace, 
         cell_id(change)
         for change in (
             "sampler.steps=3", "sampler.kind=ddpm", "sampler.tile=none", "sampler.clip=false",
-            "evaluation.images=1", "stage1.steps=4", "backbone.modes=5", "adapters.alpha=2",
+            "evaluation.images=1", "steps=7", "backbone.modes=5", "adapters.alpha=2",
         )
     } | {cell_id(seed=1), base}  # fmt: skip
     assert len(changed) == 10
@@ -338,6 +338,8 @@ def test_flags_become_experiments():
         (name, seed) for name in ("fno", "conv_unet", "convnext") for seed in (3, 4)
     ]
     assert all(c.patch == 32 for c in configs)
+    several = Desk(CommonFlags(preset="workstation"), "toy")
+    assert [len(several.experiments(scheme=s)) for s in ("one_stage", "two_stage")] == [5, 3]
     assert recipe_of(configs[2]).options.multipliers == (1, 2)
 
 
@@ -476,21 +478,43 @@ def test_schemes_train_what_they_say(dataset, workspace, monkeypatch):
     seen = []
     real = base.train
 
-    def spy(network, objective, batches, config, **options):
+    def spy(network, objective, batches, config, *, steps, **options):
         bare = getattr(network, "backbone", network)
-        seen.append((type(network).__name__, bare.cond_channels, config.steps,
+        seen.append((type(network).__name__, bare.cond_channels, steps,
                      any(p.requires_grad for p in bare.parameters())))  # fmt: skip
-        return real(network, objective, batches, config, **options)
+        return real(network, objective, batches, config, steps=steps, **options)
 
     monkeypatch.setattr(base, "train", spy)
     for scheme in ("two_stage", "joint", "one_stage"):
-        train_experiment(tiny(f"scheme={scheme}", "stage2.steps=2"), dataset, workspace)
+        train_experiment(tiny(f"scheme={scheme}", "steps=5", "prior_share=0.6"), dataset, workspace)
     assert seen == [
         ("FNO", 4, 3, True),
         ("AdaptedDenoiser", 4, 2, False),
         ("AdaptedDenoiser", 4, 5, True),
-        ("FNO", 5, 3, True),
+        ("FNO", 5, 5, True),
     ]
+
+
+def test_parts_start_alike_whatever_is_beside_them():
+    """U is paired across modes and backbones; joint training and stage I begin at one point."""
+
+    def initial(*overrides, backbone="fno", seed=0):
+        config = replace(tiny(*overrides, backbone=backbone), seed=seed)
+        return [stage.build(None).state_dict() for stage in recipe_of(config).stages("d")]
+
+    def of(part, state):
+        return {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+
+    prior, adapted = initial()
+    for other in (initial("backbone.modes=5"), initial("adapters.rank=3"),
+                  initial(backbone="conv_unet")):  # fmt: skip
+        assert equal(of("predictor.", adapted), of("predictor.", other[-1]))
+    assert equal(of("guidance.", adapted), of("guidance.", initial("backbone.modes=5")[-1]))
+    assert equal(prior, of("backbone.", adapted))
+    (joint,) = initial("scheme=joint")
+    assert equal(joint, adapted)
+    assert not equal(adapted, initial(seed=1)[-1])
+    assert not equal(prior, initial("backbone.modes=5")[0])
 
 
 def test_every_backbone_sees_the_same_data_and_noise(dataset, workspace, monkeypatch):
@@ -554,7 +578,7 @@ def test_an_experiment_becomes_rows(dataset, workspace, tmp_path):
 
 def test_a_diverged_training_is_a_row(dataset, workspace, tmp_path):
     cell = diffusion_cell(tiny("stage1.learning_rate=1e30", "stage1.clip_norm=1e30",
-                               "stage1.steps=10"), dataset, workspace)  # fmt: skip
+                               "steps=20"), dataset, workspace)  # fmt: skip
     assert run([cell], tmp_path / "run") == ExitCode.SOME_FAILED
     assert statuses(tmp_path / "run") == {"nodiff": "diverged"}
 

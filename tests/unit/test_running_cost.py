@@ -91,18 +91,18 @@ def test_training_is_all_its_steps():
     def of_training(*overrides):
         return training_flops(DiffusionRecipe(tiny("fno", *overrides), BANDS)).canonical
 
-    steps = ("stage1.steps=5", "stage2.steps=7", "stage1.batch=3", "stage2.batch=2")
+    steps = ("steps=12", "prior_share=0.42", "stage1.batch=3", "stage2.batch=2")
     entrant = Entrant(tiny("fno", *steps), BANDS)
     one, two = (
         count_work(work, entrant, At(entrant.config.patch, batch, CPU)).canonical
         for work, batch in (("train_step", 3), ("adapt_step", 2))
     )
     assert of_training(*steps) == 5 * one + 7 * two
-    alone = of_training("scheme=one_stage", "stage1.steps=5")
+    alone = of_training("scheme=one_stage", "steps=5")
     assert 0 < alone < 5 * one  # two patches a step instead of three
     joint = Entrant(tiny("fno", "scheme=joint"), BANDS)
     whole = count_work("adapt_step", joint, At(joint.config.patch, joint.config.stage2.batch, CPU))
-    steps = ("scheme=joint", "stage1.steps=5", "stage2.steps=7")
+    steps = ("scheme=joint", "steps=12")
     assert of_training(*steps) == 12 * whole.canonical
 
 

@@ -77,13 +77,14 @@ class Noisy(nn.Module):
 
 
 def run(module, root, steps=20, seed=0, objective=None, batches=None, name="x", **options):
-    config = StageConfig(steps=steps, batch=4, **{"learning_rate": 5e-3, **options})
+    config = StageConfig(batch=4, **{"learning_rate": 5e-3, **options})
     checkpoint = Checkpoint(root, {"name": name})
     history = train(
         module,
         objective or PlainObjective(DIFFUSION, "reference"),
         batches or toy_batches(),
         config,
+        steps=steps,
         seed=seed,
         checkpoint=checkpoint,
         device=CPU,
@@ -218,9 +219,9 @@ def test_the_predictors_own_loss_is_on_the_residuals_scale():
 # Learning rate and averaging
 
 
-def rates(**options) -> list[float]:
+def rates(steps, **options) -> list[float]:
     config = StageConfig(learning_rate=1.0, **options)
-    return [learning_rate(config, step) for step in range(config.steps)]
+    return [learning_rate(config, step, steps) for step in range(steps)]
 
 
 def test_rates():
@@ -238,8 +239,8 @@ def test_rates():
 
 def test_the_average_is_the_recursion_by_hand():
     module = Noisy()
-    config = StageConfig(steps=40, batch=4, learning_rate=0.02, ema_decay=0.6)
-    stepper = Stepper(module, PlainObjective(DIFFUSION, "reference"), config, seed=0)
+    config = StageConfig(batch=4, learning_rate=0.02, ema_decay=0.6)
+    stepper = Stepper(module, PlainObjective(DIFFUSION, "reference"), config, steps=40, seed=0)
     expected = None
     for step in range(20):
         stepper(step, toy_batches()(step))
@@ -264,7 +265,7 @@ def test_gradients_are_clipped_to_the_norm():
         return 1e6 * sum(p.square().sum() for p in module.parameters())
 
     module = Noisy()
-    stepper = Stepper(module, huge, StageConfig(steps=1, clip_norm=0.5), seed=0)
+    stepper = Stepper(module, huge, StageConfig(clip_norm=0.5), steps=1, seed=0)
     stepper.optimizer.register_step_pre_hook(
         lambda *_: norms.append(
             math.sqrt(sum(p.grad.square().sum().item() for p in module.parameters()))
@@ -289,10 +290,10 @@ def test_training_lowers_the_loss_and_leaves_averaged_weights(tmp_path):
         return validation[-1].item()
 
     checkpoint = Checkpoint(tmp_path, {})
-    config = StageConfig(steps=120, learning_rate=1e-2, ema_decay=0.9)
+    config = StageConfig(learning_rate=1e-2, ema_decay=0.9)
     objective = PlainObjective(DIFFUSION, "reference")
     history = train(
-        module, objective, batches, config, seed=0, checkpoint=checkpoint, device=CPU,
+        module, objective, batches, config, steps=120, seed=0, checkpoint=checkpoint, device=CPU,
         validate=validate,
     )  # fmt: skip
     assert [step for step, _ in history.loss] == list(range(10, 121, 10))
@@ -365,8 +366,8 @@ def test_frozen_weights_stay_to_the_bit_and_joint_ones_move(tmp_path):
     for freeze in (True, False):
         module = AdaptedDenoiser(network(), adapters, freeze=freeze)
         before = weights(module)
-        config = StageConfig(steps=8, learning_rate=1e-2, weight_decay=0.1, ema_decay=0.7)
-        stepper = Stepper(module.train(), objective, config, seed=0)
+        config = StageConfig(learning_rate=1e-2, weight_decay=0.1, ema_decay=0.7)
+        stepper = Stepper(module.train(), objective, config, steps=8, seed=0)
         for step in range(8):
             stepper(step, toy_batches()(step))
         for stage in (module, stepper.average):

@@ -17,6 +17,7 @@ from bench.records import View
 from bench.reporting.blocks.accuracy import accuracy, curves, intervals
 from bench.reporting.blocks.cost import cost, roofline, scaling
 from bench.reporting.blocks.differences import differences, paired
+from bench.reporting.blocks.peaks import peaks
 from bench.reporting.blocks.pictures import features, pictures, training
 from bench.reporting.blocks.quality import quality
 from bench.reporting.blocks.speed import speed
@@ -30,7 +31,7 @@ Block = Callable[[pd.DataFrame, Mapping[str, Mapping[str, Any]], View], Iterable
 BLOCKS: dict[str, Block] = {
     block.__name__: block
     for block in (
-        accuracy, differences, paired, curves, intervals, pictures, features, training,
+        peaks, accuracy, differences, paired, curves, intervals, pictures, features, training,
         tuning, speed, cost, scaling, roofline, quality,
     )
 }  # fmt: skip
