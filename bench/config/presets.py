@@ -26,7 +26,7 @@ __all__ = ["DATASETS", "DEPARTURES", "PRESETS", "Preset", "experiment_preset", "
 Preset = Literal["smoke", "laptop", "paper"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 
-DATASETS: tuple[str, ...] = ("sample-4", "sample-8")
+DATASETS: tuple[str, ...] = ("sample-4", "sample-8", "sample-pan")
 """The shipped data sets, by name."""
 
 DEPARTURES: dict[str, str] = {
