@@ -1,8 +1,8 @@
-"""Why twelve modes? (NODiff, figure 6.) Moves the ratio and the patch, and looks whether they follow.
+"""Why twelve modes? (NODiff, figure 6.) Moves ratio and patch, and looks whether the best follows.
 
 Mode m of a patch of P pixels is the frequency m / P. The MS camera's MTF, a Gaussian of 0.3 at its
-Nyquist frequency 1 / (2 ratio), has fallen to 0.07 at 1.5 times that: at mode 12 of 64-pixel patches
-at ratio 4. If the pass band is what decides, the best mode count is 1.5 P / (2 ratio) everywhere:
+Nyquist frequency 1 / (2 ratio), has fallen to 0.07 at 1.5 times that: at mode 12 of 64-pixel
+patches at ratio 4. If the pass band is what decides, the best mode count is 1.5 P / (2 ratio) everywhere:
 half as many on half the patch, twice as many at half the ratio. The bare denoiser answers; pixels
 per step, steps and rates are equal.
 """

@@ -35,7 +35,7 @@ __all__ = [
 Preset = Literal["smoke", "laptop", "workstation", "paper"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 
-DATASETS: tuple[str, ...] = ("sample-4", "sample-8")
+DATASETS: tuple[str, ...] = ("sample-4", "sample-4-x2", "sample-8", "sample-pan")
 """The shipped data sets, by name."""
 
 _FROM_THE_PAPER = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,8 @@ class Area:
     """(1, n h, n w), counts."""
     nodata: Tensor | None = None
     """(h, w) bool, True where there is nothing to learn from or to test on; None: nowhere."""
+    centred: bool = False
+    """MS pixel k is centred on PAN pixel 2k + 1 (ratio 2), not on the middle of its block."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _patches(
         "valid": (cutting.patch, cutting.patch),
         "test": (cutting.tile, cutting.tile),
     }
-    images = reduced_set(area.ms, area.pan, sensor, ratio)
+    images = reduced_set(area.ms, area.pan, sensor, ratio, centred=area.centred)
     patches = _cut(images, *sizes[area.split], cutting.margin, header, area.nodata)
     yield "reduced" if area.split == "test" else area.split, *patches
     if area.split == "test":
@@ -197,7 +199,7 @@ def _blocks(area: Area, cutting: Cutting) -> Iterator[Area]:
             ms = area.ms[:, top:bottom, left:right]
             pan = area.pan[:, native * top : native * bottom, native * left : native * right]
             nodata = None if area.nodata is None else area.nodata[top:bottom, left:right]
-            yield Area(area.name, area.split, ms, pan, nodata)
+            yield replace(area, ms=ms, pan=pan, nodata=nodata)
 
 
 def _up(value: int, multiple: int) -> int:

@@ -64,7 +64,7 @@ class Dataset:
     """Splits of one sensor, found in a folder and read when first asked for.
 
     Attributes:
-        name: ``sample-4``, ``sample-8``, or the folder's name.
+        name: ``sample-4``, ``sample-8``, ``sample-pan``, or the folder's name.
         sensor: whose peak the counts are divided by.
         ratio: PAN pixels per MS pixel.
         notes: what is simulated, in sentences; empty where the files do not say.
@@ -179,7 +179,7 @@ def load_dataset(
     """Open a data set.
 
     Args:
-        name: ``sample`` (= ``sample-4``), ``sample-8``, or a folder of files as
+        name: ``sample`` (= ``sample-4``), ``sample-8``, ``sample-pan``, or a folder of files as
             ``bench/prepare.py`` writes them or as PanCollection names them
             (``train_wv3.h5``, ``valid_wv3.h5``, ``test_wv3_multiExm1.h5``,
             ``test_wv3_OrigScale_multiExm1.h5``), there or up to two folders down.

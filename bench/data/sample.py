@@ -1,6 +1,8 @@
-"""The shipped sample: a crop of one Sentinel-2 scene, as the data sets sample-4 and sample-8.
+"""The shipped samples: sample-4 and sample-8 of one Sentinel-2 scene, sample-pan of Landsat-8.
 
-The repository holds reference bands only (``sample/``, see the note there); the sets are built
+sample-4-x2 is sample-4 at ratio 2.
+
+The repository holds crops of the scenes (``sample/``, see the note there); the sets are built
 from them on first use, in a few seconds, under ``data`` of :func:`bench.config.results_home`.
 """
 
@@ -24,6 +26,7 @@ from bench.config import UsageError, canonical_json, config_hash, derive_seed, r
 from bench.config.writing import writing
 from bench.data.cutting import Area, Cutting, write_splits
 from bench.data.files import Header, is_current
+from bench.data.sample_pan import LandsatRecipe
 from bench.data.wald import block_mean, simulate_pan
 from bench.imaging import get_sensor
 
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).resolve().parent / "sample"
 _VERSION = 2  # of the recipe: raise it when code below it changes what the files hold
+_LANDSAT = _SOURCE / "landsat8.h5"
+_LANDSAT_VERSION = 1  # likewise
 
 
 @dataclass(frozen=True)
@@ -55,16 +60,24 @@ class _Recipe:
     peak: float = 10000.0
 
 
-_RECIPES = {
+_RECIPES: dict[str, _Recipe | LandsatRecipe] = {
     "sample-4": _Recipe(
         bands=("B02", "B03", "B04", "B08"),
         resolution=10,
         cutting=Cutting(ratio=4, patch=64, stride=16, tile=256, full_tile=256, margin=32),
     ),
+    "sample-4-x2": _Recipe(
+        bands=("B02", "B03", "B04", "B08"),
+        resolution=10,
+        cutting=Cutting(ratio=2, patch=64, stride=16, tile=256, full_tile=256, margin=32),
+    ),
     "sample-8": _Recipe(
         bands=("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A"),
         resolution=20,
         cutting=Cutting(ratio=4, patch=64, stride=8, tile=128, full_tile=256, margin=16),
+    ),
+    "sample-pan": LandsatRecipe(
+        cutting=Cutting(ratio=2, patch=64, stride=4, tile=96, full_tile=192, margin=8),
     ),
 }
 SAMPLES = tuple(_RECIPES)
@@ -87,22 +100,21 @@ def build_sample(name: str, cache: Path | None = None) -> Path:
     if name not in _RECIPES:
         raise UsageError(f"unknown sample {name!r}; expected one of {', '.join(SAMPLES)}")
     recipe = _RECIPES[name]
-    header = _header(name, recipe)
+    landsat = isinstance(recipe, LandsatRecipe)
+    header = _landsat_header(name, recipe) if landsat else _header(name, recipe)
     folder = (cache or results_home() / "data") / name
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             if not is_current(folder, header.fingerprint):
                 log.info("building %s in %s", name, folder)
-                write_splits(_areas(name, recipe), folder, recipe.cutting, header)
+                areas = recipe.areas(_LANDSAT) if landsat else _areas(name, recipe)
+                write_splits(areas, folder, recipe.cutting, header)
     return folder
 
 
 def _header(name: str, recipe: _Recipe) -> Header:
-    sources = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(_SOURCE.glob("*.h5"))
-    }
+    sources = _digests(*sorted(_SOURCE.glob("sentinel2-*.h5")))
     settings: dict[str, Any] = {"sample": name, "version": _VERSION, "recipe": recipe}
     weights = ", ".join(
         f"{weight} {band}"
@@ -119,14 +131,32 @@ def _header(name: str, recipe: _Recipe) -> Header:
             f"noise of {recipe.pan_noise:g} counts",
             f"reduced resolution: reference at {recipe.resolution} m, MS by Wald's protocol"
             + ("" if recipe.resolution == 10 else ", PAN averaged to the reference's grid"),
-            "full resolution: MS averaged to 40 m, PAN at 10 m",
+            f"full resolution: MS averaged to {10 * recipe.cutting.ratio} m, PAN at 10 m",
         ),
-        provenance={"settings": canonical_json(settings), **_provenance()},
+        provenance={
+            "settings": canonical_json(settings),
+            **_provenance(_SOURCE / "sentinel2-10m.h5"),
+        },
     )
 
 
-def _provenance() -> dict[str, str]:
-    with h5py.File(_SOURCE / "sentinel2-10m.h5") as file:
+def _landsat_header(name: str, recipe: LandsatRecipe) -> Header:
+    settings: dict[str, Any] = {"sample": name, "version": _LANDSAT_VERSION, "recipe": recipe}
+    return Header(
+        sensor=recipe.sensor,
+        ratio=recipe.cutting.ratio,
+        fingerprint=config_hash({**settings, "sources": _digests(_LANDSAT)}),
+        notes=recipe.notes,
+        provenance={"settings": canonical_json(settings), **_provenance(_LANDSAT)},
+    )
+
+
+def _digests(*paths: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _provenance(source: Path) -> dict[str, str]:
+    with h5py.File(source) as file:
         return {
             key: str(file.attrs[key]) for key in ("title", "source", "source_sha256", "licence")
         }

@@ -28,6 +28,7 @@ from bench.imaging import (
 __all__ = [
     "Simulated",
     "block_mean",
+    "centred_mean",
     "full_set",
     "native_ratio",
     "reduced_set",
@@ -109,14 +110,23 @@ def native_ratio(ms: Tensor, pan: Tensor) -> int:
     return rows // h
 
 
-def reduced_set(ms: Tensor, pan: Tensor, sensor: Sensor, ratio: int) -> dict[str, Tensor]:
+def reduced_set(
+    ms: Tensor, pan: Tensor, sensor: Sensor, ratio: int, *, centred: bool = False
+) -> dict[str, Tensor]:
     """Return gt, ms, lms and pan of a reduced-resolution set: ``ms`` itself is the reference.
 
     PAN comes down to the reference's grid by the pair's native ratio: as in :func:`simulate`
     where that is ``ratio``, else by the mean over each MS pixel, as a coarser detector would see.
+
+    Args:
+        centred: MS pixel k is centred on PAN pixel 2k + 1, native ratio 2: PAN comes down by
+            :func:`centred_mean`.
     """
     native = native_ratio(ms, pan)
-    if native == ratio:
+    if centred:
+        low, lms, _ = simulate(ms, None, sensor, ratio)
+        small = centred_mean(pan)
+    elif native == ratio:
         low, lms, small = simulate(ms, pan, sensor, ratio)
     else:
         low, lms, _ = simulate(ms, None, sensor, ratio)
@@ -150,3 +160,18 @@ def block_mean(image: Tensor, factor: int) -> Tensor:
     height, width = image.shape[-2:]
     blocks = image.reshape(*image.shape[:-2], height // factor, factor, width // factor, factor)
     return blocks.mean((-3, -1))
+
+
+def centred_mean(image: Tensor) -> Tensor:
+    """Average over squares of side 2 centred on odd pixels: (..., 2 H, 2 W) -> (..., H, W).
+
+    Along each axis a square covers half of pixel 2k, pixel 2k + 1 and half of pixel 2k + 2;
+    beyond the border the last pixel is repeated.
+    """
+    for dim in (-2, -1):
+        n = image.shape[dim] // 2
+        index = torch.arange(0, 2 * n, 2)
+        before, centre = image.index_select(dim, index), image.index_select(dim, index + 1)
+        after = image.index_select(dim, (index + 2).clamp(max=2 * n - 1))
+        image = (before + after) / 4 + centre / 2
+    return image

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from bench.config import UsageError
 from bench.data import simulate, simulate_pan
-from bench.data.wald import full_set, reduced_set
+from bench.data.wald import centred_mean, full_set, reduced_set
 from bench.imaging import get_sensor
 
 INPUTS = Path(__file__).parents[1] / "golden" / "inputs"
@@ -46,6 +46,18 @@ def test_pan_is_shrunk_like_matlab_imresize():
     got = reduced_set(reference, pan[None], get_sensor("none", 4), 4)
     torch.testing.assert_close(got["pan"][0], small, rtol=0, atol=1e-12)
     assert got["gt"] is reference
+
+
+def test_centred_pan_is_the_mean_over_squares_of_ms():
+    ms, pan = torch.rand(3, 8, 12).double(), torch.rand(1, 16, 24).double()
+    got = reduced_set(ms, pan, get_sensor("none", 3), 2, centred=True)
+    line = torch.tensor([1.0, 2.0, 1.0]).double() / 4
+    kernel = (line[:, None] * line)[None, None]
+    padded = F.pad(pan[None], (0, 1, 0, 1), mode="replicate")
+    torch.testing.assert_close(got["pan"][None], F.conv2d(padded, kernel, stride=2))
+    torch.testing.assert_close(got["ms"], simulate(ms, None, get_sensor("none", 3), 2).ms)
+    ramp = torch.arange(24.0).expand(1, 16, -1)
+    assert torch.equal(centred_mean(ramp)[0, 0, :-1], torch.arange(1.0, 23.0, 2.0))
 
 
 def test_pair_of_ratio_two_used_at_ratio_four():
