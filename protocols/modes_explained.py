@@ -2,9 +2,9 @@
 
 Mode m of a patch of P pixels is the frequency m / P. The MS camera's MTF, a Gaussian of 0.3 at its
 Nyquist frequency 1 / (2 ratio), has fallen to 0.07 at 1.5 times that: at mode 12 of 64-pixel
-patches at ratio 4. If the pass band is what decides, the best mode count is 1.5 P / (2 ratio) everywhere:
-half as many on half the patch, twice as many at half the ratio. The bare denoiser answers; pixels
-per step, steps and rates are equal.
+patches at ratio 4. If the pass band is what decides, the best mode count is 1.5 P / (2 ratio)
+everywhere: half as many on half the patch, twice as many at half the ratio. The bare denoiser
+answers; pixels per step, steps and rates are equal.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Flags(CommonFlags):
 
     backbone: tuple[str, ...] = ("*",)
     """Backbones by name or glob; all of them by default."""
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
     """Peak learning rates to try."""
     seed: tuple[int, ...] = (SEED,)
     """Seeds of the trials; several are averaged."""
