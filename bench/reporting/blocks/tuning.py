@@ -53,7 +53,7 @@ def tuning(
         losses, best = _losses(of_dataset), best_rates(of_dataset)
         if losses.empty:
             continue
-        texts = losses.map(lambda x: "failed" if np.isnan(x) else format_number(x, "training"))
+        texts = losses.map(lambda x: "failed" if np.isnan(x) else format_number(x))
         texts.columns = [f"{rate:g}" for rate in losses]
         cells = pd.DataFrame({"backbone": losses.index, **texts.reset_index(drop=True)})
         name = f"{view.study}-{dataset}"
