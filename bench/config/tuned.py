@@ -60,10 +60,11 @@ def read_rates(path: Path) -> Rates:
     except ValueError as error:  # of TOML, or of its letters
         raise UsageError(f"{path}: not a file of learning rates: {error}") from error
     for scale, of_scale in rates.items():
-        for name, rate in of_scale.items() if isinstance(of_scale, dict) else [("", of_scale)]:
+        if not isinstance(of_scale, dict):
+            raise UsageError(f"{path}: {scale} = {of_scale!r}: expected rates by backbone")
+        for name, rate in of_scale.items():
             if type(rate) not in (int, float) or not (math.isfinite(rate) and rate > 0):
-                where = f"{scale}.{name}".rstrip(".")
-                raise UsageError(f"{path}: {where} = {rate!r}: expected a learning rate")
+                raise UsageError(f"{path}: {scale}.{name} = {rate!r}: expected a learning rate")
     return rates
 
 
