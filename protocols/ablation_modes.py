@@ -55,7 +55,8 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
 VIEW = View(
     "ablation_modes",
     "Effect of the number of Fourier modes",
-    ("accuracy", "differences", "paired", "curves", "pictures", "features", "training", "cost"),
+    ("accuracy", "differences", "spectrum", "paired", "curves", "pictures", "features", "training",
+     "cost"),
     axis="backbone.modes",
     baselines={"exp": "EXP (interpolation)", "pseudo_sr": "U, predictor alone"},
     schemes=SCHEME_WORDS,
@@ -63,7 +64,7 @@ VIEW = View(
     notes=("Not iso-parameter: spectral weights grow with the square of the kept modes.",),
     words="modes",
     outline=True,
-)
+)  # fmt: skip
 STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW)
 
 if __name__ == "__main__":

@@ -35,9 +35,12 @@ from bench.running import Cell, Context, Desk
 __all__ = ["METRICS_VERSION", "accuracy_cell", "images_cell"]
 
 _log = logging.getLogger(__name__)
-_REDUCED = ("PSNR", "SAM", "ERGAS", "Q2n", "SCC", "SSIM", "Q", "CC", "RMSE")
+_REDUCED = (
+    "PSNR", "SAM", "ERGAS", "Q2n", "SCC", "SSIM", "Q", "CC",
+    "RMSE", "RMSE_low", "RMSE_mid", "RMSE_high",
+)  # fmt: skip
 _FULL = ("D_lambda_K", "D_s", "HQNR")
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 
 
 def accuracy_cell(

@@ -1,7 +1,8 @@
-"""Pansharpening metrics, equal to the field's MATLAB reference to 1e-9."""
+"""Pansharpening metrics, equal to the field's MATLAB reference to 1e-9 where that has them."""
 
 from bench.config.conventions import CONVENTIONS, Convention, get_convention
 from bench.metrics.blocks import hypercomplex_product, q2n, q2n_map, uqi_map
+from bench.metrics.frequencies import frequency_mse
 from bench.metrics.full import full_resolution, hqnr_map
 from bench.metrics.inputs import Scale
 from bench.metrics.maps import error_map
@@ -31,6 +32,7 @@ __all__ = [
     "cut_border",
     "ergas",
     "error_map",
+    "frequency_mse",
     "full_resolution",
     "get_convention",
     "hqnr_map",

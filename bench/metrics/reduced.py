@@ -11,6 +11,7 @@ from bench.config.errors import UsageError
 from bench.imaging import Sensor
 from bench.metrics import pixels
 from bench.metrics.blocks import q2n
+from bench.metrics.frequencies import FREQUENCY_BANDS, frequency_mse
 from bench.metrics.inputs import Scale, check_shape, chunks, images, resolve_sensor, to_counts
 
 __all__ = ["cut_border", "reduced_resolution"]
@@ -37,13 +38,14 @@ def reduced_resolution(
         reference: (B, C, H, W) or (C, H, W).
         fused: same shape.
         sensor: name, or a :class:`~bench.imaging.Sensor` where bits or peak differ.
-        ratio: MS pixel size over PAN pixel size; only ERGAS depends on it.
+        ratio: MS pixel size over PAN pixel size; ERGAS and the frequency bands depend on it.
         convention: border cut, clipping and block size.
         scale: whether the values are counts, or counts divided by the sensor's peak.
         metrics: names to compute; None means all.
 
     Returns:
-        PSNR, PSNR_pooled, SSIM, SAM, ERGAS, SCC, Q, Q2n, CC, RMSE: float64 (B,) on the CPU.
+        PSNR, PSNR_pooled, SSIM, SAM, ERGAS, SCC, Q, Q2n, CC, RMSE, RMSE_low, RMSE_mid, RMSE_high:
+        float64 (B,) on the CPU.
 
     Raises:
         UsageError: shapes, bands, scale or values that do not fit; an image that the cut leaves
@@ -86,7 +88,10 @@ def cut_border(image: Tensor, cut: int) -> Tensor:
     return image[..., cut - 1 : height - cut, cut - 1 : width - cut].contiguous()
 
 
-_METRICS = ("PSNR", "PSNR_pooled", "SSIM", "SAM", "ERGAS", "SCC", "Q", "Q2n", "CC", "RMSE")
+_FREQUENCIES = tuple(f"RMSE_{band}" for band in FREQUENCY_BANDS)
+_METRICS = (
+    "PSNR", "PSNR_pooled", "SSIM", "SAM", "ERGAS", "SCC", "Q", "Q2n", "CC", "RMSE", *_FREQUENCIES,
+)  # fmt: skip
 
 
 def _score(
@@ -105,4 +110,7 @@ def _score(
         "CC": lambda: pixels.cc(r, f, peak),
         "RMSE": lambda: pixels.rmse(mse, peak),
     }
+    if not set(names).isdisjoint(_FREQUENCIES):
+        parts = frequency_mse(r, f, ratio).sqrt() / peak
+        metrics |= {name: parts[:, n].clone for n, name in enumerate(_FREQUENCIES)}
     return {name: metrics[name]() for name in names}

@@ -51,6 +51,13 @@ REDUCED_RESOLUTION: tuple[MetricSpec, ...] = (
           "Garzelli and Nencini, IEEE GRSL 6(4), 2009; DLPan-Toolbox q2n.m (Q4, Q8)"),
     _spec("CC", "CC", "", "higher", 1.0, "Pearson correlation, mean over bands"),
     _spec("RMSE", "RMSE", "", "lower", 0.0, "root of the pooled mse on data divided by peak"),
+    _spec("RMSE_low", "RMSE, low", "", "lower", 0.0,
+          "part of RMSE below 1/(2 ratio) cycles/pixel, in radial bins after Ohana et al. (The"
+          " Well), NeurIPS 2024; DCT after Denis et al., MWR 130(7), 2002; the squares add up"),
+    _spec("RMSE_mid", "RMSE, middle", "", "lower", 0.0,
+          "part of RMSE from 1/(2 ratio) to 1/ratio cycles/pixel, see RMSE_low"),
+    _spec("RMSE_high", "RMSE, high", "", "lower", 0.0,
+          "part of RMSE from 1/ratio cycles/pixel to the corner, see RMSE_low"),
 )
 """Metrics of a fused image against a reference."""
 

@@ -24,8 +24,9 @@ __all__ = ["SCHEME_WORDS", "View", "generic_view", "load_views", "write_view"]
 log = logging.getLogger(__name__)
 
 ALL_BLOCKS = (
-    "peaks", "accuracy", "differences", "paired", "curves", "intervals", "pictures", "features",
-    "training", "tuning", "speed", "cost", "scaling", "roofline", "quality",
+    "peaks", "accuracy", "differences", "spectrum", "paired", "curves",
+    "intervals", "pictures", "features", "training", "tuning", "speed", "cost", "scaling",
+    "roofline", "quality",
 )  # fmt: skip
 
 

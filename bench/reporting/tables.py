@@ -155,6 +155,7 @@ def metric_table(
     metrics: Sequence[str] | None = None,
     rank_within: Sequence[str] = (),
     notes: Sequence[str] = (),
+    decimals: int = 3,
 ) -> Table:
     """Return a table with a line per group and a column per metric.
 
@@ -167,6 +168,7 @@ def metric_table(
         rank_within: columns of ``by``, e.g. ``["size"]``: lines that differ in them are not ranked
             against each other.
         notes: lines below; how many values stand behind the spread is added.
+        decimals: of accuracy.
     """
     present = metrics_in(frame)
     metrics = present if metrics is None else [m for m in metrics if m in present]
@@ -189,7 +191,7 @@ def metric_table(
         lines = values[values["metric"] == metric].set_index(line_keys[values["metric"] == metric])
         lines = lines.reindex(keys)
         header = metric_header(metric, frame[frame["metric"] == metric])
-        cells[header] = [_cell(line, common) for line in lines.to_dict("records")]
+        cells[header] = [_cell(line, common, decimals) for line in lines.to_dict("records")]
         direction = next(iter(lines["direction"].dropna()), None)
         centers = pd.Series(lines["center"].to_numpy(float))
         marks[header] = centers.groupby(classes).transform(_rank, direction)
@@ -197,15 +199,15 @@ def metric_table(
     return Table(name, title, cells, marks, values, (*notes, *_spread_notes(values, common)))
 
 
-def _cell(line: Mapping[str, Any], common: Mapping[str, int]) -> str:
+def _cell(line: Mapping[str, Any], common: Mapping[str, int], decimals: int) -> str:
     if line["metric"] != line["metric"]:
         return NOT_MEASURED
     if line["status"] != "ok":
         return line["status"]
     kind = line["kind"]
-    text = format_number(line["center"], kind)
+    text = format_number(line["center"], kind, decimals)
     if line["std"] == line["std"]:
-        text += f" ± {format_number(line['std'], kind)}"
+        text += f" ± {format_number(line['std'], kind, decimals)}"
     if line["low"] == line["low"]:
         text += f" [{format_number(line['low'])}, {format_number(line['high'])}]"
     if line["spread"] != "samples" and line["n"] != common[line["spread"]]:

@@ -53,12 +53,12 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def format_number(value: float, kind: str = "cost") -> str:
-    """Return three decimals for accuracy, as the field prints it, four digits for cost."""
+def format_number(value: float, kind: str = "cost", decimals: int = 3) -> str:
+    """Return ``decimals`` for accuracy (the field prints three), four digits for cost."""
     if not np.isfinite(value):
         return str(value)
     if kind != "cost":
-        return f"{value:.3f}"
+        return f"{value:.{decimals}f}"
     if value == 0:
         return "0"
     decimals = max(0, 3 - int(np.floor(np.log10(abs(value)))))

@@ -79,7 +79,7 @@ def test_table_and_rows_from_the_command_line(data, tmp_path, module):
     assert "Accuracy on data" in done.stdout and "95% confidence intervals" in done.stdout
     assert "| exp |" in done.stdout and "| bt_h |" in done.stdout
     rows = [row for row in RunFolder(tmp_path / "out").rows() if row.kind == "accuracy"]
-    assert len(rows) == 2 * (9 + 3)
+    assert len(rows) == 2 * (12 + 3)
     known = {spec.name: spec.unit for spec in (*REDUCED_RESOLUTION, *FULL_RESOLUTION)}
     for row in rows:
         assert len(row.samples) == len(read(data, row.split, "pan"))

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from bench.fusion import create_method
 from bench.imaging import get_sensor, imresize_bicubic, interp23tap, ms_kernels
@@ -21,7 +21,10 @@ from bench.metrics import full_resolution, q2n, reduced_resolution
 LIMIT = {"q2n": 0.03, "suite": 0.1, "hqnr": 0.15, "hqnr_512": 0.7, "lrtcfpan": 60.0}
 """CPU seconds on one thread; 8 bands (LRTCFPan: 4), 256 x 256 pixels where nothing is said."""
 
-SUITE = ("PSNR", "PSNR_pooled", "SAM", "ERGAS", "SCC", "Q", "Q2n", "CC", "RMSE")
+SUITE = (
+    "PSNR", "PSNR_pooled", "SAM", "ERGAS", "SCC", "Q", "Q2n", "CC", "RMSE",
+    "RMSE_low", "RMSE_mid", "RMSE_high",
+)  # fmt: skip
 WV3 = get_sensor("WV3", 8)
 ROUNDS = {"bench": 7, "plain": 1}
 
@@ -178,6 +181,13 @@ def plain_q2n(reference, fused):
     return float(np.mean(values))
 
 
+def plain_frequencies(reference, fused):
+    power = fft.dctn(reference - fused, axes=(1, 2), norm="ortho") ** 2
+    f = np.hypot(*np.meshgrid(*(np.arange(n) / (2 * n) for n in power.shape[1:]), indexing="ij"))
+    kept = {"RMSE_low": f < 1 / 8, "RMSE_mid": (f >= 1 / 8) & (f < 1 / 4), "RMSE_high": f >= 1 / 4}
+    return {name: np.sqrt(power[:, mask].sum() / power.size) / 2047 for name, mask in kept.items()}
+
+
 def plain_suite(reference, fused):
     bands = len(reference)
     mse = ((reference - fused) ** 2).mean((1, 2))
@@ -195,6 +205,7 @@ def plain_suite(reference, fused):
         "SCC": plain_scc(reference, fused),
         "Q": np.mean([plain_uqi(reference[b], fused[b]) for b in range(bands)]),
         "Q2n": plain_q2n(reference, fused),
+        **plain_frequencies(reference, fused),
     }
 
 

@@ -24,7 +24,10 @@ from bench.metrics import (
 from bench.records.metric_specs import FULL_RESOLUTION, METRIC_SPECS, REDUCED_RESOLUTION
 
 QB = get_sensor("QB", 4)
-ORDER_FREE = ("PSNR", "PSNR_pooled", "SSIM", "SAM", "ERGAS", "SCC", "Q", "CC", "RMSE")
+ORDER_FREE = (
+    "PSNR", "PSNR_pooled", "SSIM", "SAM", "ERGAS", "SCC", "Q", "CC",
+    "RMSE", "RMSE_low", "RMSE_mid", "RMSE_high",
+)  # fmt: skip
 
 
 def scene(seed=0, bands=4, size=64, batch=1, peak=2047.0):

@@ -133,6 +133,26 @@ def test_headings_are_as_short_as_they_can_be():
     }
 
 
+def test_error_by_frequency_is_a_table_of_its_own_where_rows_have_it():
+    errors = {"RMSE": 0.005, "RMSE_low": 0.003, "RMSE_mid": 0.004, "RMSE_high": 0.0001}
+    rows = [make(changed(backbone__modes=modes)) for modes in (8, 12)]
+    assert not [t for s in sections_of(rows) for t in s.tables if t.name.endswith("spectrum")]
+    rows += [
+        make(changed(backbone__modes=modes), metric=metric, direction="lower", unit=None,
+             samples=[error * modes] * 8, value=error * modes)
+        for modes in (8, 12) for metric, error in errors.items()
+    ]  # fmt: skip
+    view = View("evaluate", "E", axis="backbone.modes")
+    shown = table(rows, "evaluate-sample-4-spectrum", view)
+    assert shown.cells.columns.tolist() == [
+        "method", "modes", "RMSE ↓", "RMSE, low ↓", "RMSE, middle ↓", "RMSE, high ↓",
+    ]  # fmt: skip
+    assert shown.cells["modes"].tolist() == ["8", "12"]
+    assert shown.cells["RMSE, high ↓"].tolist() == ["0.00080 ± 0.00000", "0.00120 ± 0.00000"]
+    assert shown.marks["RMSE, high ↓"].tolist() == ["best", "second"]
+    assert list(table(rows, "evaluate-sample-4", view).cells)[-1] == "PSNR (dB) ↑"
+
+
 # Views
 
 

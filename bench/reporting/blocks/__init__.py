@@ -14,7 +14,7 @@ import pandas as pd
 from backbones.names import nearest
 from bench.config.errors import UsageError
 from bench.records import View
-from bench.reporting.blocks.accuracy import accuracy, curves, intervals
+from bench.reporting.blocks.accuracy import accuracy, curves, intervals, spectrum
 from bench.reporting.blocks.cost import cost, roofline, scaling
 from bench.reporting.blocks.differences import differences, paired
 from bench.reporting.blocks.peaks import peaks
@@ -31,8 +31,8 @@ Block = Callable[[pd.DataFrame, Mapping[str, Mapping[str, Any]], View], Iterable
 BLOCKS: dict[str, Block] = {
     block.__name__: block
     for block in (
-        peaks, accuracy, differences, paired, curves, intervals, pictures, features, training,
-        tuning, speed, cost, scaling, roofline, quality,
+        peaks, accuracy, differences, spectrum, paired, curves, intervals, pictures, features,
+        training, tuning, speed, cost, scaling, roofline, quality,
     )
 }  # fmt: skip
 

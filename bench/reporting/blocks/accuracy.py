@@ -1,4 +1,4 @@
-"""Accuracy: tables, curves along the axis, confidence intervals over images."""
+"""Accuracy: tables, error by frequency, curves along the axis, intervals over images."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from bench.reporting.tables import (
 )
 from bench.reporting.text import format_number, joined, shown_value
 
-__all__ = ["Panel", "accuracy", "curves", "intervals", "panels"]
+__all__ = ["Panel", "accuracy", "curves", "intervals", "panels", "spectrum"]
 
 Runs = Mapping[str, Mapping[str, Any]]
+
+_SPECTRUM = ("RMSE", "RMSE_low", "RMSE_mid", "RMSE_high")
+_SPECTRUM_NOTE = (
+    "Root mean square error as a share of the sensor's peak, by radial frequency in cycles per"
+    " pixel: low, below 1/(2 ratio), is what MS carries; middle goes to 1/ratio, high from there to"
+    " the corner. In each image the squares of the three add up to that of RMSE."
+)
 
 
 class Panel(NamedTuple):
@@ -94,6 +101,21 @@ def _telling(shown: Shown, view: View) -> list[str]:
         if same and not lines[rest].map(repr).duplicated().any():
             by = rest
     return by
+
+
+def spectrum(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
+    """Yield the error by spatial frequency of each data set, where rows have it."""
+    for name, _, words, rows in panels(frame, view):
+        if set(_SPECTRUM[1:]).isdisjoint(rows["metric"]):
+            continue
+        shown = show(rows[rows["metric"].isin(_SPECTRUM)], view)
+        by = _telling(shown, view) if axis_column(shown.frame, view) else shown.by
+        title = f"Error by spatial frequency on {words}"
+        table = metric_table(
+            shown.frame, by, name=f"{name}-spectrum", title=title, decimals=5,
+            rank_within=shown.ground, notes=[_SPECTRUM_NOTE, *shown.note],
+        )  # fmt: skip
+        yield Section(name, [table])
 
 
 def curves(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
