@@ -1,8 +1,8 @@
 """Ablation of the kept Fourier modes (NODiff, figures 6 and 7): 8, 12, 16 and 32.
 
 The sweep is not iso-parameter: spectral weights grow with the square of the mode count, so
-parameters and FLOPs stand beside every accuracy. Plain interpolation (EXP) is the floor, and U,
-the auxiliary predictor alone, shows what the diffusion adds to it.
+parameters and FLOPs stand beside every accuracy. Plain interpolation (EXP) is the floor, and a
+table of contributions shows what U, the sampler's steps, V and the prior add to it.
 """
 
 from __future__ import annotations
@@ -45,11 +45,16 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
         yield from experiment_cells(grid, desk)
 
 
+BLOCKS = (
+    "accuracy", "contributions", "differences", "paired", "curves", "pictures", "features",
+    "training", "cost",
+)  # fmt: skip
 VIEW = View(
     "ablation_modes",
     "Effect of the number of Fourier modes",
-    ("accuracy", "differences", "paired", "curves", "pictures", "features", "training", "cost"),
+    BLOCKS,
     axis="backbone.modes",
+    # U has rows of accuracy in results from before parts had rows of their own.
     baselines={"exp": "EXP (interpolation)", "pseudo_sr": "U, predictor alone"},
     reference={"backbone.modes": 12},  # what the paper finds best
     notes=("Not iso-parameter: spectral weights grow with the square of the kept modes.",),

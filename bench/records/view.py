@@ -24,8 +24,8 @@ __all__ = ["View", "generic_view", "load_views", "write_view"]
 log = logging.getLogger(__name__)
 
 ALL_BLOCKS = (
-    "accuracy", "differences", "paired", "curves", "intervals", "pictures", "features",
-    "training", "speed", "cost", "scaling", "roofline", "quality",
+    "accuracy", "contributions", "differences", "paired", "curves", "intervals", "pictures",
+    "features", "training", "speed", "cost", "scaling", "roofline", "quality",
 )  # fmt: skip
 
 

@@ -23,15 +23,21 @@ from bench.reporting.tables import (
 )
 from bench.reporting.text import format_number, joined, shown_value
 
-__all__ = ["accuracy", "curves", "datasets", "intervals"]
+__all__ = ["CONTRIBUTION", "accuracy", "curves", "datasets", "intervals", "telling"]
+
+CONTRIBUTION = "contribution"
+"""Kind of the rows of parts: they have a block of their own."""
 
 Runs = Mapping[str, Mapping[str, Any]]
 
 
 def datasets(frame: pd.DataFrame, view: View) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield section title, name and rows of each data set that accuracy was measured on."""
+    """Yield section title, name and rows of each data set that accuracy was measured on.
+
+    Rows of parts are left out.
+    """
     measured = frame[(frame["kind"] == "accuracy") & frame["metric"].notna()]
-    frame = of_accuracy(frame, view)
+    frame = of_accuracy(frame[frame["kind"] != CONTRIBUTION], view)
     for dataset in measured["dataset"].dropna().unique():
         yield f"{view.study}-{dataset}", dataset, frame[frame["dataset"] == dataset]
 
@@ -48,7 +54,7 @@ def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
             title = f"{headers([axis])[axis]} on {dataset}"
             metrics = [*SETTING_COST, *metrics]
         shown = show(rows[rows["metric"].isin(metrics)], view)
-        by = _telling(shown, view) if axis else shown.by
+        by = telling(shown, view)
         table = metric_table(
             shown.frame, by, name=name, title=title, metrics=metrics, rank_within=shown.ground,
             notes=[*notes_of(measured, view), *shown.note],
@@ -61,10 +67,10 @@ def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         yield Section(name, [table])
 
 
-def _telling(shown: Shown, view: View) -> list[str]:
-    """Return the columns of an ablation's lines, without entrants that are all the same."""
+def telling(shown: Shown, view: View) -> list[str]:
+    """Return the columns of a table's lines; an ablation's without entrants all the same."""
     lines, by = shown.lines, list(shown.by)
-    for column in view.entrants[1:]:
+    for column in view.entrants[1:] if axis_column(shown.frame, view) else ():
         rest = [name for name in by if name != column]
         same = column in by and lines[column].nunique() < 2
         if same and not lines[rest].map(repr).duplicated().any():
