@@ -122,7 +122,7 @@ def _fused_cell(flags: Flags, desk: Desk, evaluation: EvaluationConfig) -> Cell:
 
 
 def view(flags: Flags, desk: Desk) -> View:
-    blocks = ("accuracy", "spectrum", "intervals", "pictures", "training", "cost")
+    blocks = ("accuracy", "contributions", "spectrum", "intervals", "pictures", "training", "cost")
     return View(STUDY.name, f"Accuracy on {desk.dataset.name}", blocks)
 
 

@@ -5,7 +5,8 @@ Two questions, two rulers: *which denoiser?* is answered by the bare one, condit
 bare ruler, which is the cheaper, comes first.
 
 The sweep is not iso-parameter: spectral weights grow with the square of the mode count, so
-parameters and FLOPs stand beside every accuracy. Plain interpolation (EXP) is the floor.
+parameters and FLOPs stand beside every accuracy. Plain interpolation (EXP) is the floor, and a
+table of contributions shows what U, the sampler's steps, V and the prior add to it.
 """
 
 from __future__ import annotations
@@ -52,12 +53,16 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
         yield from experiment_cells(grid, desk)
 
 
+BLOCKS = (
+    "accuracy", "differences", "paired", "curves", "contributions", "spectrum", "pictures",
+    "features", "training", "cost",
+)  # fmt: skip
 VIEW = View(
     "ablation_modes",
     "Effect of the number of Fourier modes",
-    ("accuracy", "differences", "spectrum", "paired", "curves", "pictures", "features", "training",
-     "cost"),
+    BLOCKS,
     axis="backbone.modes",
+    # U has rows of accuracy in results from before parts had rows of their own.
     baselines={"exp": "EXP (interpolation)", "pseudo_sr": "U, predictor alone"},
     schemes=SCHEME_WORDS,
     reference={"backbone.modes": 12},  # what the paper finds best

@@ -4,6 +4,7 @@ from bench.adapters.adapted import AdaptedDenoiser, Condition, SampledDenoiser, 
 from bench.adapters.guidance import GuidanceAdapter
 from bench.adapters.low_rank import TimeAwareLowRank
 from bench.adapters.predictor import AuxiliaryPredictor
+from bench.adapters.recording import recorded
 
 __all__ = [
     "AdaptedDenoiser",
@@ -13,4 +14,5 @@ __all__ = [
     "SampledDenoiser",
     "TimeAwareLowRank",
     "TimePart",
+    "recorded",
 ]

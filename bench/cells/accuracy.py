@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.cells.rows import Failure, artefact, failure, measured, missing
+from bench.adapters import recorded
+from bench.cells.rows import Failure, artefact, attempt, failure, measured, missing
 from bench.cells.training import (
     data_settings,
     patch_seconds,
@@ -28,7 +29,7 @@ from bench.data import Dataset, Split
 from bench.imaging import Sensor
 from bench.metrics import full_resolution, reduced_resolution
 from bench.recipes import Recipe, discard, train_recipe
-from bench.recipes.base import Fuse
+from bench.recipes.base import Fuse, Part
 from bench.records import Row
 from bench.running import Cell, Context, Desk
 
@@ -40,6 +41,10 @@ _REDUCED = (
     "RMSE", "RMSE_low", "RMSE_mid", "RMSE_high",
 )  # fmt: skip
 _FULL = ("D_lambda_K", "D_s", "HQNR")
+_OF_PARTS = ("PSNR", "SAM", "ERGAS")
+"""Of what a part gives alone; the other indices take longer than some parts do."""
+_WHOLE_PARTS = {"two_stage": 2, "joint": 1}
+"""Parts that take every sampling step, by scheme."""
 METRICS_VERSION = 2
 
 
@@ -66,11 +71,11 @@ def accuracy_cell(
             if "reduced" in dataset.splits
             else None
         )
-        for name, part in recipe.parts(network, desk.device).items() if split else ():
-            image = part(split.pan, split.lms).to(split.gt).clamp(0, 1)
-            rows += _index_rows(context, image, split, dataset, "reduced", evaluation, method=name)
+        if split:
+            parts = recipe.parts(network, dataset, desk.device)
+            rows += _contributions(context, parts, split, dataset, evaluation)
         if split and (observed := recipe.observed(network)):
-            rows.append(_features(context, observed, fuse, split, recipe, dataset))
+            rows += _features(context, observed, fuse, split, recipe, dataset)
         return rows
 
     return Cell(
@@ -153,6 +158,29 @@ def _evaluated(
     return rows
 
 
+def _contributions(
+    context: Context,
+    parts: Mapping[str, Part],
+    split: Split,
+    dataset: Dataset,
+    evaluation: EvaluationConfig,
+) -> list[Row]:
+    """Measure what parts give alone, at reduced resolution: rows of a kind of their own."""
+
+    def of(part: Part, **fields: Any) -> list[Row]:
+        images, _ = _fused(lambda i, *given: part(i, *given, split.gt[i : i + 1]), split)
+        return _index_rows(
+            context, images, split, dataset, "reduced", evaluation, _OF_PARTS, **fields
+        )
+
+    rows = []
+    for name, part in parts.items():
+        fields = {"kind": "contribution", "method": name}
+        where = {"split": "reduced", "size": split.pan.shape[-1]}
+        rows += attempt(context, _OF_PARTS, partial(of, part, **fields), **fields, **where)
+    return rows
+
+
 def _fused(
     fuse: Callable[[int, Tensor, Tensor, Tensor], Tensor], split: Split
 ) -> tuple[Tensor, list[float]]:
@@ -182,10 +210,11 @@ def _index_rows(
     dataset: Dataset,
     name: str,
     evaluation: EvaluationConfig,
+    metrics: tuple[str, ...] | None = None,
     **fields: Any,
 ) -> list[Row]:
     """Return a row per index; fused images that are not finite have no value, the others theirs."""
-    wanted = _REDUCED if name == "reduced" else _FULL
+    wanted = metrics or (_REDUCED if name == "reduced" else _FULL)
     fields = {"split": name, "size": split.pan.shape[-1], **fields}
     sound = torch.isfinite(fused).flatten(1).all(1)
     if not sound.all():
@@ -199,7 +228,9 @@ def _index_rows(
     fused, ms, pan, lms = (images[sound] for images in (fused, split.ms, split.pan, split.lms))
     if name == "reduced":
         convention = evaluation.convention
-        values = reduced_resolution(split.gt[sound], fused, convention=convention, **common)
+        values = reduced_resolution(
+            split.gt[sound], fused, convention=convention, metrics=wanted, **common
+        )
     else:
         values = full_resolution(fused, ms, pan, lms=lms, **common)
     rows = []
@@ -232,34 +263,27 @@ def _picture(context: Context, fused: Tensor, split: Split, name: str, sensor: S
 
 def _features(
     context: Context,
-    observed: dict[str, nn.Module],
+    observed: nn.Module,
     fuse: Fuse,
     split: Split,
     recipe: Recipe,
     dataset: Dataset,
-) -> Row:
-    """Keep what the observed modules give at the last sampling step, in the middle of an image."""
+) -> list[Row]:
+    """Keep what enters a backbone's guided blocks at the last step, in the middle of an image.
+
+    Figures 7 and 9 of the paper.
+    """
     side, ratio = recipe.stages("")[0].patch, dataset.ratio
     top, left = ((n - side) // 2 // ratio * ratio for n in split.pan.shape[-2:])
     crop = (slice(0, 1), ..., slice(top, top + side), slice(left, left + side))
     small = (slice(0, 1), ..., slice(top // ratio, (top + side) // ratio),
              slice(left // ratio, (left + side) // ratio))  # fmt: skip
-    features: dict[str, np.ndarray] = {}
-    hooks = [
-        module.register_forward_hook(
-            # Overwritten at every step: the last one stays.
-            lambda _module, _inputs, output, name=name: features.__setitem__(
-                name, output[0].float().cpu().numpy().astype(np.float16)
-            )
-        )
-        for name, module in observed.items()
-    ]
-    try:
+    with recorded(observed) as seen:
         fuse("features", 0, split.ms[small], split.pan[crop], split.lms[crop])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return artefact(context, "features", "features", features, size=side)
+    features = {
+        name: feature[0].float().cpu().numpy().astype(np.float16) for name, feature in seen.items()
+    }
+    return [artefact(context, "features", "features", features, size=side)] if features else []
 
 
 def _seconds(recipe: Recipe, dataset: Dataset, desk: Desk, evaluation: EvaluationConfig) -> float:
@@ -269,8 +293,9 @@ def _seconds(recipe: Recipe, dataset: Dataset, desk: Desk, evaluation: Evaluatio
     total = training_seconds(recipe, dataset, desk)
     each = patch_seconds(recipe, dataset, desk) / 3 / recipe.stages("")[0].patch ** 2
     steps = recipe.settings.get("sampler", {}).get("steps", 1)
-    for name in ("reduced", "full"):
+    parts = _WHOLE_PARTS.get(recipe.settings.get("scheme"), 0)
+    for name, times in (("reduced", 1 + parts), ("full", 1)):
         if name in dataset.splits:
             pan = _head(dataset.split(name), evaluation.images).pan
-            total += each * pan.numel() * steps
+            total += each * pan.numel() * steps * times
     return total

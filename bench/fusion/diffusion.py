@@ -89,7 +89,9 @@ class DiffusionFusion:
     def restore(
         self, reference: Tensor, lms: Tensor, *, keys: Sequence[object] | None = None
     ) -> Tensor:
-        """Sample stage I: the denoiser conditioned on the reference H itself.
+        """Sample stage I: a bare backbone, conditioned on the reference H itself.
+
+        What stage II adds is no part of it: ``denoiser`` must have been built from the backbone.
 
         Args:
             reference: H, (B, s, H, W), unit scale.
@@ -100,6 +102,14 @@ class DiffusionFusion:
             L + x0, (B, s, H, W): how well the prior puts back what it was shown.
         """
         return self._sample(lms, [reference], keys)
+
+    @torch.no_grad()
+    def fuse_without_detail(
+        self, pan: Tensor, lms: Tensor, *, keys: Sequence[object] | None = None
+    ) -> Tensor:
+        """Fuse as :meth:`fuse` does, but with V = 0: what the detail feature contributes."""
+        image, detail = self._each(self.denoiser.conditions, pan, lms)
+        return self._sample(lms, [image, torch.zeros_like(detail)], keys)
 
     @torch.no_grad()
     def pseudo_image(self, pan: Tensor, lms: Tensor) -> Tensor:

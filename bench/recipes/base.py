@@ -52,8 +52,8 @@ Fuse = Callable[[str, int, Tensor, Tensor, Tensor], Tensor]
 """(split, number of the image in it, ms, pan, lms) -> fused; one image, B = 1, unit scale."""
 
 
-Part = Callable[[Tensor, Tensor], Tensor]
-"""(pan, lms) -> image, in unit scale."""
+Part = Callable[[int, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(number of the image in the reduced split, ms, pan, lms, gt) -> image; B = 1, unit scale."""
 
 
 class Place(Protocol):
@@ -139,12 +139,14 @@ class Recipe(Protocol):
         """Return the fusion method of a trained network, image by image of a data set."""
         ...
 
-    def parts(self, network: nn.Module | None, device: torch.device) -> dict[str, Part]:
+    def parts(
+        self, network: nn.Module | None, dataset: Dataset, device: torch.device
+    ) -> dict[str, Part]:
         """Return what parts of the network give alone, by what their rows are called."""
         ...
 
-    def observed(self, network: nn.Module | None) -> dict[str, nn.Module]:
-        """Return modules whose last output is worth a picture, by name, first to last."""
+    def observed(self, network: nn.Module | None) -> nn.Module | None:
+        """Return the backbone inside whose features are worth a picture; None for most."""
         ...
 
     def costs(self, network: nn.Module | None) -> dict[str, float]:

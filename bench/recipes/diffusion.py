@@ -31,6 +31,7 @@ from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
 from bench.measure import FlopReport, count_flops, count_parameters
 from bench.recipes.base import Fuse, Part, Stage, initialising, versioned
+from bench.recipes.parts import diffusion_parts
 from bench.recipes.scales import resolved_options, resolved_scale
 from bench.training import AdaptedObjective, Objective, PlainObjective
 
@@ -297,18 +298,21 @@ class DiffusionRecipe:
         fusion = self.fusion(network, device)
 
         def fuse(split: str, number: int, ms: Tensor, pan: Tensor, lms: Tensor) -> Tensor:
-            keys = [(dataset.fingerprint, split, number)]
+            keys = [self.noise_key(dataset, split, number)]
             return fusion.fuse(ms, pan, dataset.sensor, lms, keys=keys)
 
         return fuse
 
-    def parts(self, network: nn.Module, device: torch.device) -> dict[str, Part]:
-        """``pseudo_sr`` is U, what the auxiliary predictor gives before any diffusion."""
-        return {} if self.bare else {"pseudo_sr": self.fusion(network, device).pseudo_image}
+    @staticmethod
+    def noise_key(dataset: Dataset, split: str, number: int) -> tuple[object, ...]:
+        """Return what names an image for its sampling noise: the same for every entrant."""
+        return dataset.fingerprint, split, number
 
-    def observed(self, network: nn.Module) -> dict[str, nn.Module]:
-        """What enters every guided block (figures 7 and 9 of the paper)."""
-        return dict(getattr(network, "guidance", None) or {})
+    def parts(self, network: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, Part]:
+        return diffusion_parts(self, network, dataset, device)
+
+    def observed(self, network: nn.Module) -> nn.Module:
+        return network if self.bare else network.backbone
 
     def costs(self, network: nn.Module) -> dict[str, float]:
         with torch.device("meta"):

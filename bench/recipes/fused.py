@@ -95,11 +95,13 @@ class ClassicalRecipe:
 
         return fuse
 
-    def parts(self, network: nn.Module | None, device: torch.device) -> dict[str, Part]:
+    def parts(
+        self, network: nn.Module | None, dataset: Dataset, device: torch.device
+    ) -> dict[str, Part]:
         return {}
 
-    def observed(self, network: nn.Module | None) -> dict[str, nn.Module]:
-        return {}
+    def observed(self, network: nn.Module | None) -> None:
+        return None
 
     def costs(self, network: nn.Module | None) -> dict[str, float]:
         return {}

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-KINDS = ("accuracy", "cost", "training", "artefact")
+KINDS = ("accuracy", "contribution", "cost", "training", "artefact")
 SPLITS = ("reduced", "full")
 DIRECTIONS = ("higher", "lower")
 STATUSES = ("ok", "oom", "diverged", "error", "skip", "timeout", "interrupted")
@@ -64,9 +64,11 @@ class Row:
     cell_id: str = _doc("identity", "hash of the settings that can change the result")
     protocol: str = _doc("identity", "protocol or verb that laid out the cell")
     protocol_version: int = _doc("identity", "raised when a protocol's numbers change", default=1)
-    kind: str = _doc("identity", "accuracy, cost, training or artefact")
+    kind: str = _doc("identity", "accuracy, contribution (of a part), cost, training or artefact")
 
-    method: str = _doc("what", "nodiff, or the name of another fusion method")
+    method: str = _doc(
+        "what", "nodiff, or the name of another fusion method, or of the part that contributes"
+    )
     backbone: str | None = _optional("what", "denoiser network; null for methods without one")
     backbone_version: int | None = _optional("what", "raised when the network's numbers change")
     config: dict[str, Any] = field(

@@ -24,7 +24,7 @@ __all__ = ["SCHEME_WORDS", "View", "generic_view", "load_views", "write_view"]
 log = logging.getLogger(__name__)
 
 ALL_BLOCKS = (
-    "peaks", "accuracy", "differences", "spectrum", "paired", "curves",
+    "peaks", "accuracy", "contributions", "differences", "spectrum", "paired", "curves",
     "intervals", "pictures", "features", "training", "tuning", "speed", "cost", "scaling",
     "roofline", "quality",
 )  # fmt: skip

@@ -17,7 +17,7 @@ from bench.reporting.shown import Shown
 from bench.reporting.summary import last_rows
 from bench.reporting.text import missing, shown_value
 
-__all__ = ["Against", "against_reference", "judge_rows", "runs_of_rows"]
+__all__ = ["Against", "against_reference", "judge_rows", "runs_by", "runs_of_rows"]
 
 Measured = tuple[Runs, tuple[Any, ...] | None]
 """Runs, and the areas of their images where rows name them."""
@@ -56,7 +56,7 @@ def against_reference(shown: Shown, view: View, metrics: Sequence[str]) -> Again
         if line not in reference and lines.loc[line, "method"] not in view.baselines
     ]  # fmt: skip
     beside = {o: [r for r in reference if _agree(lines, o, r, rest)] for o in others}
-    runs = _runs(last_rows(frame, ["line"]))
+    runs = runs_by(last_rows(frame, ["line"]), ["line", "metric"])
     verdicts: dict[tuple[str, str], tuple[str, Verdict]] = {}
     for metric in metrics:
         of_metric = {line: found for (line, name), found in runs.items() if name == metric}
@@ -137,10 +137,15 @@ def runs_of_rows(rows: Sequence[Row]) -> Measured | None:
     return runs, area_labels(labels, runs.values.shape[1])
 
 
-def _runs(rows: pd.DataFrame) -> dict[tuple[str, str], Measured]:
-    """Return the runs of each line and metric, and the areas of their images."""
+def runs_by(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[str, ...], Measured]:
+    """Return the runs of each group, and the areas of their images.
+
+    Args:
+        rows: that count, as of :func:`bench.reporting.summary.last_rows`.
+        columns: that make a group.
+    """
     found = {}
-    for key, of_line in rows.groupby(["line", "metric"], sort=False):
+    for key, of_line in rows.groupby(list(columns), sort=False):
         runs = runs_of(of_line["seed"], of_line["samples"], of_line["backbone"].notna().any())
         column = f"config.data.areas.{of_line['split'].iloc[0]}"
         labels = next(iter(of_line[column].dropna()), None) if column in of_line else None

@@ -634,7 +634,7 @@ def test_report_writes_what_applies_and_is_one_page(result_folder, tmp_path):
     assert "Xeon x2" in page and "c" * 12 + "+" in page and "PAN is simulated" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
     pictures = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
-    assert len(pictures) == 6
+    assert len(pictures) == 9
     assert all(b"<svg" in base64.b64decode(picture)[:600] for picture in pictures)
 
 
@@ -646,14 +646,20 @@ def test_costs_of_two_machines_never_share_a_table():
     assert titles[:2] == ["Cost: efficiency on Xeon x2", "Cost: efficiency on A x1"]
 
 
-def test_features_are_the_last_blocks(result_folder):
+def test_features_are_the_last_blocks_of_all_lines_and_every_block_of_each(result_folder):
     frame = frame_of(result_folder.rows(), {})
     [section] = BLOCKS["features"](frame, load_runs(result_folder.path), VIEW)
-    [figure] = section.figures.values()
-    shown = {a.get_title(loc="left"): np.asarray(a.images[0].get_array()) for a in figure.axes[:3]}
-    assert {name: feature.max() for name, feature in shown.items()} == {
-        "modes = 8": 8, "modes = 12": 12, "modes = 16": 16,
-    }  # fmt: skip
+    figures = list(section.figures.values())
+
+    def shown(figure, count):
+        maps = {a.get_title(loc="left"): a.images[0].get_array() for a in figure.axes[:count]}
+        return {name: np.asarray(feature).max() for name, feature in maps.items()}
+
+    assert len(figures) == 4
+    assert shown(figures[0], 3) == {"modes = 8": 8, "modes = 12": 12, "modes = 16": 16}
+    for figure, modes in zip(figures[1:], (8, 12, 16), strict=True):
+        assert f"modes = {modes}" in figure.get_suptitle()
+        assert list(shown(figure, 2).items()) == [("first", 0), ("last", modes)]
 
 
 # Comparing

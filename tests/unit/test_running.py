@@ -31,6 +31,7 @@ from bench.config import (
 )
 from bench.config.progress import Progress
 from bench.data import load_dataset
+from bench.fusion.diffusion import DiffusionFusion
 from bench.measure import count_flops
 from bench.recipes import ClassicalRecipe, DiffusionRecipe, base, train_recipe
 from bench.records import RunFolder, View
@@ -562,18 +563,57 @@ def test_an_experiment_becomes_rows(dataset, workspace, tmp_path):
         assert run(cells, tmp_path / f"run{number}") == ExitCode.OK
         rows = RunFolder(tmp_path / f"run{number}").latest()
         values.append(
-            {(r.method, r.metric): r.samples for r in rows if r.kind == "accuracy" and r.samples}
+            {
+                (r.kind, r.method, r.metric): r.samples
+                for r in rows
+                if r.kind in ("accuracy", "contribution") and r.samples
+            }
         )
         for row in rows:
             assert row.status == "ok"
             if row.artefact:
                 assert (tmp_path / f"run{number}" / row.artefact).is_file()
     assert values[0] == values[1]
-    assert {("exp", "PSNR"), ("nodiff", "PSNR"), ("pseudo_sr", "PSNR"), ("nodiff", "Q2n")} <= set(
-        values[0]
-    )
+    whole = {
+        ("accuracy", method, metric) for method in ("exp", "nodiff") for metric in ("PSNR", "Q2n")
+    }
+    assert whole <= set(values[0])
+    parts = {(method, metric) for kind, method, metric in values[0] if kind == "contribution"}
+    names = ("interpolation", "pseudo_sr", "one_step", "prior_shown_reference", "no_detail")
+    assert parts == {(name, metric) for name in names for metric in ("PSNR", "SAM", "ERGAS")}
+    assert {method for kind, method, _ in values[0] if kind == "accuracy"} == {"exp", "nodiff"}
+    # Clipped or not, interpolation is the method of that name.
+    interpolation = values[0]["contribution", "interpolation", "PSNR"]
+    assert interpolation == values[0]["accuracy", "exp", "PSNR"]
     assert all(len(samples) == 2 for samples in values[0].values())
-    assert all(math.isfinite(x) for x in values[0]["nodiff", "PSNR"])
+    assert all(math.isfinite(x) for x in values[0]["accuracy", "nodiff", "PSNR"])
+
+
+def test_a_part_that_fails_costs_nothing_else(dataset, workspace, tmp_path, monkeypatch):
+    def broken(*_args, **_options):
+        raise ValueError("no prior today")
+
+    monkeypatch.setattr(DiffusionFusion, "restore", broken)
+    config = tiny("sampler.steps=2", "evaluation.convention=none")
+    assert run([diffusion_cell(config, dataset, workspace)], tmp_path / "run") == (
+        ExitCode.SOME_FAILED
+    )
+    rows = [row for row in RunFolder(tmp_path / "run").latest() if row.metric == "PSNR"]
+    failed = [row for row in rows if row.status != "ok"]
+    assert [(row.method, row.kind, row.status) for row in failed] == [
+        ("prior_shown_reference", "contribution", "error")
+    ]
+    assert {"nodiff", "no_detail"} <= {row.method for row in rows if row.value is not None}
+
+
+@pytest.mark.parametrize("how", ["scheme=one_stage", "adapters.guidance=False"])
+def test_features_are_kept_without_guidance(how, dataset, workspace, tmp_path):
+    config = tiny(how, "sampler.steps=2", "evaluation.convention=none")
+    assert run([diffusion_cell(config, dataset, workspace)], tmp_path / "run") == ExitCode.OK
+    [row] = [row for row in RunFolder(tmp_path / "run").latest() if row.metric == "features"]
+    with np.load(tmp_path / "run" / row.artefact) as arrays:
+        assert list(arrays) == ["layer0", "layer1"]
+        assert all(arrays[name].shape == (8, 32, 32) for name in arrays)
 
 
 def test_a_diverged_training_is_a_row(dataset, workspace, tmp_path):

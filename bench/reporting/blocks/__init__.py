@@ -15,6 +15,7 @@ from backbones.names import nearest
 from bench.config.errors import UsageError
 from bench.records import View
 from bench.reporting.blocks.accuracy import accuracy, curves, intervals, spectrum
+from bench.reporting.blocks.contributions import contributions
 from bench.reporting.blocks.cost import cost, roofline, scaling
 from bench.reporting.blocks.differences import differences, paired
 from bench.reporting.blocks.peaks import peaks
@@ -31,8 +32,8 @@ Block = Callable[[pd.DataFrame, Mapping[str, Mapping[str, Any]], View], Iterable
 BLOCKS: dict[str, Block] = {
     block.__name__: block
     for block in (
-        peaks, accuracy, differences, spectrum, paired, curves, intervals, pictures, features,
-        training, tuning, speed, cost, scaling, roofline, quality,
+        peaks, accuracy, contributions, differences, spectrum, paired, curves, intervals, pictures,
+        features, training, tuning, speed, cost, scaling, roofline, quality,
     )
 }  # fmt: skip
 

@@ -23,7 +23,19 @@ from bench.reporting.tables import (
 )
 from bench.reporting.text import format_number, joined, shown_value
 
-__all__ = ["Panel", "accuracy", "curves", "intervals", "panels", "spectrum"]
+__all__ = [
+    "CONTRIBUTION",
+    "Panel",
+    "accuracy",
+    "curves",
+    "intervals",
+    "panels",
+    "spectrum",
+    "telling",
+]
+
+CONTRIBUTION = "contribution"
+"""Kind of the rows of parts: they have a block of their own."""
 
 Runs = Mapping[str, Mapping[str, Any]]
 
@@ -42,7 +54,7 @@ class Panel(NamedTuple):
         name: of its section and files.
         dataset: its name.
         words: what titles call it.
-        rows: those of every kind, the baselines' among them.
+        rows: those of every kind but of parts, the baselines' among them.
     """
 
     name: str
@@ -54,7 +66,7 @@ class Panel(NamedTuple):
 def panels(frame: pd.DataFrame, view: View) -> Iterator[Panel]:
     """Yield what accuracy was measured on, schemes apart where the view names them."""
     measured = frame[(frame["kind"] == "accuracy") & frame["metric"].notna()]
-    frame = of_accuracy(frame, view)
+    frame = of_accuracy(frame[frame["kind"] != CONTRIBUTION], view)
     for dataset in measured["dataset"].dropna().unique():
         name, rows = f"{view.study}-{dataset}", frame[frame["dataset"] == dataset]
         of = rows["config.scheme"] if "config.scheme" in rows else pd.Series(None, rows.index)
@@ -62,9 +74,9 @@ def panels(frame: pd.DataFrame, view: View) -> Iterator[Panel]:
         for scheme in known:
             words = f"{dataset}: {view.schemes[scheme]}"
             yield Panel(f"{name}-{scheme}", dataset, words, rows[of.isna() | of.eq(scheme)])
-        rest = rows[~of.isin(known)] if known else rows
-        if not known or of[rows.index].notna()[~of.isin(known)].any():
-            yield Panel(name, dataset, dataset, rest)
+        others = of.notna() & ~of.isin(known)
+        if not known or others.any():
+            yield Panel(name, dataset, dataset, rows[~of.isin(known)])
 
 
 def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
@@ -79,7 +91,7 @@ def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
             title = f"{headers([axis])[axis]} on {words}"
             metrics = [*SETTING_COST, *metrics]
         shown = show(rows[rows["metric"].isin(metrics)], view)
-        by = _telling(shown, view) if axis else shown.by
+        by = telling(shown, view)
         table = metric_table(
             shown.frame, by, name=name, title=title, metrics=metrics, rank_within=shown.ground,
             notes=[*notes_of(measured, view), *shown.note],
@@ -92,10 +104,10 @@ def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         yield Section(name, [table])
 
 
-def _telling(shown: Shown, view: View) -> list[str]:
-    """Return the columns of an ablation's lines, without entrants that are all the same."""
+def telling(shown: Shown, view: View) -> list[str]:
+    """Return the columns of a table's lines; an ablation's without entrants all the same."""
     lines, by = shown.lines, list(shown.by)
-    for column in view.entrants[1:]:
+    for column in view.entrants[1:] if axis_column(shown.frame, view) else ():
         rest = [name for name in by if name != column]
         same = column in by and lines[column].nunique() < 2
         if same and not lines[rest].map(repr).duplicated().any():
@@ -109,7 +121,7 @@ def spectrum(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         if set(_SPECTRUM[1:]).isdisjoint(rows["metric"]):
             continue
         shown = show(rows[rows["metric"].isin(_SPECTRUM)], view)
-        by = _telling(shown, view) if axis_column(shown.frame, view) else shown.by
+        by = telling(shown, view)
         title = f"Error by spatial frequency on {words}"
         table = metric_table(
             shown.frame, by, name=f"{name}-spectrum", title=title, decimals=5,

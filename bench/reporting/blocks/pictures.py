@@ -45,21 +45,29 @@ def pictures(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
 
 
 def features(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
-    """Yield the input of the last guided block of each line, and its spectrum."""
+    """Yield what enters guided blocks, and its spectrum: the last of each line, all of a line."""
     for name, _, words, rows in panels(frame, view):
         shown = show(rows[rows["metric"] == "features"], view)
         names, left_out = shown.first(_PANELS)
         found = {
-            line: arrays[max(arrays, key=list(arrays).index)]
+            line: {block: array for block, array in arrays.items() if array.ndim in (2, 3)}
             for line, arrays in _first_of_each(shown, names, runs, {})
         }
-        found = {line: array for line, array in found.items() if array.ndim in (2, 3)}
+        found = {line: arrays for line, arrays in found.items() if arrays}
         axis = axis_column(shown.frame, view) if view.outline else None
         kept = shown.lines[axis].to_dict() if axis else {}
-        if found:
-            title = f"Input of the last guided block, {words}"
-            figure = feature_maps(found, kept=kept, title=title, note=" ".join(left_out))
-            yield Section(name, figures={f"{name}-features": figure})
+        if not found:
+            continue
+        note = " ".join(left_out)
+        last = {line: arrays[list(arrays)[-1]] for line, arrays in found.items()}
+        title = f"Input of the last guided block, {words}"
+        figures = {f"{name}-features": feature_maps(last, kept=kept, title=title, note=note)}
+        for number, (line, arrays) in enumerate(found.items(), 1):
+            if len(arrays) > 1:
+                title = f"Input of every guided block, first to last: {line}, {words}"
+                modes = dict.fromkeys(arrays, kept.get(line))
+                figures[f"{name}-features-{number}"] = feature_maps(arrays, kept=modes, title=title)
+        yield Section(name, figures=figures)
 
 
 def training(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.records import View
+from bench.reporting.blocks.accuracy import CONTRIBUTION
 from bench.reporting.figures import pareto_scatter
 from bench.reporting.html import Section
 from bench.reporting.shown import notes_of, of_accuracy, show
@@ -29,6 +30,7 @@ def quality(
     A configuration that several folders hold is one point.
     """
     frame = frame[frame["metric"].isin([_QUALITY, *_TRAINING_COST]) & frame["dataset"].notna()]
+    frame = frame[frame["kind"] != CONTRIBUTION]
     frame, number = of_accuracy(frame, view), 0
     for (machine, dataset), rows in frame.groupby(["machine", "dataset"], sort=False):
         shown = show(rows, view)
