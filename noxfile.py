@@ -43,9 +43,23 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def ablation_modes(session: nox.Session) -> None:
-    """Figures 6 and 7: 8, 12, 16 and 32 Fourier modes; rows, table, figures."""
+    """Figures 6 and 7: 8, 12, 16 and 32 Fourier modes, bare and as NODiff; rows, figures."""
     prepare(session)
     session.run("python", "protocols/ablation_modes.py", *session.posargs)
+
+
+@nox.session(default=False)
+def backbones(session: nox.Session) -> None:
+    """Which denoiser? The registered backbones, bare and as NODiff; rows, tables, figures."""
+    prepare(session)
+    session.run("python", "protocols/backbones.py", *session.posargs)
+
+
+@nox.session(default=False)
+def modes_explained(session: nox.Session) -> None:
+    """Why twelve modes? Moves ratio and patch, and looks whether the best count follows."""
+    prepare(session)
+    session.run("python", "protocols/modes_explained.py", *session.posargs)
 
 
 @nox.session(default=False)
