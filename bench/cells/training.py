@@ -57,7 +57,8 @@ def data_settings(dataset: Dataset) -> dict[str, Any]:
     """Return what rows say of a data set: which it is, what is simulated, where its tests lie."""
     areas = {"areas": {name: list(of) for name, of in dataset.areas.items()}}
     known = areas if dataset.areas else {}
-    return {"fingerprint": dataset.fingerprint, "notes": list(dataset.notes), **known}
+    notes = list(dataset.notes)
+    return {"fingerprint": dataset.fingerprint, "ratio": dataset.ratio, "notes": notes, **known}
 
 
 def training_cell(recipe: Recipe, dataset: Dataset, desk: Desk) -> Cell:

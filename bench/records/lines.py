@@ -34,7 +34,8 @@ REPEATS = ("seed",)
 WITHOUT_EFFECT = ("sampler.batch", "backbone.form", "evaluation.full_resolution")
 """Settings that change no accuracy beyond rounding; they may well change a cost."""
 LABELS = (
-    "preset", "scale", "training", "weights", "data.notes", "data.areas", "historic", "timing",
+    "preset", "scale", "training", "weights", "data.notes", "data.areas", "data.ratio", "historic",
+    "timing",
 )  # fmt: skip
 """Settings, or groups of them, that say something about a row and decide nothing."""
 SHOWN_LABELS = ("preset", "scale")

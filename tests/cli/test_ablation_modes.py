@@ -36,13 +36,14 @@ def home(tmp_path, monkeypatch):
 
 def flags(data, **changes) -> Flags:
     common = {"dataset": str(data), "sensor": "QB", "preset": "smoke", "override": TINY}
-    return Flags(**{**common, "modes": (4, 6), "quiet": True, **changes})
+    one = {"modes": (4, 6), "scheme": ("two_stage",), "quiet": True}
+    return Flags(**{**common, **one, **changes})
 
 
 def command(data, *arguments: object) -> list[str]:
     return [
         sys.executable, str(SCRIPT), "--dataset", str(data), "--sensor", "QB", "--preset", "smoke",
-        *map(str, arguments),
+        "--scheme", "two_stage", *map(str, arguments),
     ]  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def accuracy(folder) -> dict:
 
 
 def test_the_ablation_leaves_rows_tables_and_figures(data, home, capsys):
-    assert STUDY.run(flags(data)) == ExitCode.OK
+    assert STUDY.run(flags(data, scheme=("one_stage", "two_stage"))) == ExitCode.OK
     folder = home / "runs" / "ablation_modes" / "toy-smoke"
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == str(folder / "report.html")
@@ -68,7 +69,9 @@ def test_the_ablation_leaves_rows_tables_and_figures(data, home, capsys):
     assert {row.status for row in rows} == {"ok"}
     values = accuracy(folder)
     for split, metric in (("reduced", "PSNR"), ("reduced", "Q2n"), ("full", "HQNR")):
-        for method, modes in (("exp", None), ("nodiff", 4), ("nodiff", 6)):
+        for method, modes in (
+            ("exp", None), ("diffusion", 4), ("diffusion", 6), ("nodiff", 4), ("nodiff", 6),
+        ):  # fmt: skip
             assert len(values[method, modes, split, metric]) == 2
     for metric in ("params", "flops_forward"):  # the sweep is not iso-parameter
         four, six = (
@@ -77,13 +80,16 @@ def test_the_ablation_leaves_rows_tables_and_figures(data, home, capsys):
         )
         assert 0 < four < six
     features = [row.artefact for row in rows if row.metric == "features"]
-    assert len(features) == 2 and all((folder / path).is_file() for path in features)
-    for produced in ("rows.csv", "report.html", "tables/*.md", "figures/*"):
+    assert len(features) == 4 and all((folder / path).is_file() for path in features)
+    of_schemes = [f"tables/ablation_modes-toy-{s}.md" for s in ("one_stage", "two_stage")]
+    parts = "tables/ablation_modes-toy-two_stage-contributions.md"
+    for produced in ("rows.csv", "report.html", *of_schemes, parts, "figures/*"):
         assert list(folder.glob(produced)), produced
-    # Stage I and II of both settings; and the same command again trains and measures nothing.
-    assert len(list((home / "runs" / "checkpoints").glob("*/weights.safetensors"))) == 4
+    # Bare, stage I and II of both settings; and the same command again trains and measures nothing.
+    assert len(list((home / "runs" / "checkpoints").glob("*/weights.safetensors"))) == 6
     before = (folder / "rows.jsonl").read_bytes()
-    assert STUDY.run(flags(data, json=True)) == ExitCode.OK
+    again = flags(data, scheme=("one_stage", "two_stage"), json=True)
+    assert STUDY.run(again) == ExitCode.OK
     assert (folder / "rows.jsonl").read_bytes() == before
     printed = json.loads(capsys.readouterr().out)
     assert {row["cell_id"] for row in printed} == {row.cell_id for row in rows}

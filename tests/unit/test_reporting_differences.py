@@ -11,7 +11,9 @@ import pytest
 from bench.config import UsageError
 from bench.records import Row, View, to_frame
 from bench.records.grouping import split_lines
+from bench.reporting.blocks.accuracy import accuracy
 from bench.reporting.blocks.differences import differences, paired
+from bench.reporting.blocks.peaks import peaks
 from bench.reporting.comparison import compare_rows, comparison_table
 from bench.reporting.figures import render_figure
 from bench.reporting.tables import format_verdict
@@ -230,3 +232,70 @@ def test_other_numbers_of_images_are_refused():
         compare_rows(side(12), fewer, {})
     with pytest.raises(UsageError, match="runs of 6 and 8 images"):
         compare_rows(side(12), [*side(8, seeds=[8]), *fewer], {})
+
+
+# Schemes apart, and where the best mode count lies
+
+
+def schemes(words=None, **gains):
+    """Rows of two schemes, each with a best mode count of its own."""
+    rows = [row("exp", None, None, 41 + HARD)]
+    for scheme, best in (("one_stage", 12), ("two_stage", 16)):
+        of = study(gains={m: -abs(m - best) / 5 for m in (8, 12, 16)})[1:]
+        rows += [
+            replace(r, method=scheme, cell_id=f"{scheme}-{r.cell_id}",
+                    config={**r.config, "scheme": scheme}) for r in of
+        ]  # fmt: skip
+    return rows
+
+
+def test_schemes_are_shown_apart_and_each_with_the_baseline():
+    words = {"two_stage": "as NODiff", "one_stage": "bare"}
+    view = replace(VIEW, schemes=words)
+    sections = list(accuracy(to_frame(schemes()), {}, view))
+    assert [s.title for s in sections] == ["modes-sample-4-two_stage", "modes-sample-4-one_stage"]
+    assert [s.tables[0].title for s in sections] == [
+        "modes on sample-4: as NODiff", "modes on sample-4: bare",
+    ]  # fmt: skip
+    for section, scheme in zip(sections, words, strict=True):
+        assert set(section.tables[0].cells["method"]) == {"exp", scheme}
+    titles = [
+        " ".join(figure.get_suptitle().split())
+        for section in paired(to_frame(schemes()), {}, view)
+        for figure in section.figures.values()
+    ]
+    assert "16 modes lead 12 modes" in titles[0]
+    assert "12 modes lead 8 modes and 16 modes" in titles[1] or "12 modes lead" in titles[1]
+    # A scheme that the view does not name is not lost.
+    only = replace(VIEW, schemes={"one_stage": "bare"})
+    names = [s.title for s in accuracy(to_frame(schemes()), {}, only)]
+    assert names == ["modes-sample-4-one_stage", "modes-sample-4"]
+
+
+def peak_rows(dataset, ratio, patch, best, tried):
+    rows = []
+    for seed in range(3):
+        for modes in tried:
+            rng = np.random.default_rng([modes, seed, patch])
+            psnr = 46 + HARD - abs(np.log2(modes / best)) + 0.02 * rng.normal(size=8)
+            one = row("diffusion", modes, seed, psnr, dataset=dataset)
+            config = {
+                **one.config,
+                "patch": patch,
+                "data": {"fingerprint": dataset, "ratio": ratio},
+            }
+            rows.append(replace(one, config=config, cell_id=f"{dataset}{patch}{modes}{seed}"))
+    return rows
+
+
+def test_the_best_mode_count_is_held_against_the_pass_band():
+    rows = peak_rows("x4", 4, 64, 12, (4, 8, 12, 16, 32)) + peak_rows("x4", 4, 32, 8, (2, 4, 6, 8))
+    rows += peak_rows("x2", 2, 64, 8, (8, 16, 24, 32))
+    [section] = peaks(to_frame(rows), {}, replace(VIEW, reference={}))
+    table = section.tables[0]
+    assert list(table.cells["pass band ends at mode"]) == ["12", "6", "24"]
+    assert list(table.cells["best"]) == ["12", "8", "8"]
+    assert list(table.values["steps_apart"]) == [0, 1, 2]
+    against = table.cells["best against the pass band's (PSNR)"]
+    assert against[0] == "the same count" and " better" in against[2]
+    assert any("in 2 of 3 settings" in note for note in table.notes)

@@ -49,13 +49,13 @@ def peaks(
         ]
         label = {"dataset": dataset, "ratio": int(ratio), "patch": int(patch)}
         cells.append(
-            label
+            {name: str(value) for name, value in label.items()}
             | {
                 "pass band ends at mode": f"{expected:g}",
                 "modes tried": ", ".join(f"{m:g}" for m in counts),
                 "best": f"{best:g}",
                 f"{_METRIC} (dB)": ", ".join(format_number(x, "accuracy") for x in means[counts]),
-                f"best against {_METRIC} of the pass band's": (
+                f"best against the pass band's ({_METRIC})": (
                     format_verdict(found[0]) if found else "the same count"
                 ),
             }
