@@ -662,6 +662,19 @@ def test_features_are_the_last_blocks_of_all_lines_and_every_block_of_each(resul
         assert list(shown(figure, 2).items()) == [("first", 0), ("last", modes)]
 
 
+def test_many_guided_blocks_are_all_drawn(result_folder):
+    arrays = {f"block{i}": np.eye(8) * i for i in range(11)}
+    np.savez(result_folder.path / "f8.npz", **arrays)
+    frame = frame_of(result_folder.rows(), {})
+    [section] = BLOCKS["features"](frame, load_runs(result_folder.path), VIEW)
+    stems = ["ablation_modes-sample-4-features-1", "ablation_modes-sample-4-features-1-from-9"]
+    panels = [a for stem in stems for a in section.figures[stem].axes if len(a.images) == 1]
+    drawn = {a.get_title(loc="left") for a in panels} - {""}
+    assert drawn == set(arrays)
+    titles = [section.figures[stem].get_suptitle() for stem in stems]
+    assert "1 to 8 of 11" in titles[0] and "9 to 11 of 11" in titles[1]
+
+
 # Comparing
 
 

@@ -63,10 +63,14 @@ def features(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         title = f"Input of the last guided block, {words}"
         figures = {f"{name}-features": feature_maps(last, kept=kept, title=title, note=note)}
         for number, (line, arrays) in enumerate(found.items(), 1):
-            if len(arrays) > 1:
-                title = f"Input of every guided block, first to last: {line}, {words}"
-                modes = dict.fromkeys(arrays, kept.get(line))
-                figures[f"{name}-features-{number}"] = feature_maps(arrays, kept=modes, title=title)
+            blocks = list(arrays) if len(arrays) > 1 else []
+            modes = dict.fromkeys(blocks, kept.get(line))
+            for first in range(0, len(blocks), _PANELS):
+                some = {block: arrays[block] for block in blocks[first : first + _PANELS]}
+                which = f"{first + 1} to {first + len(some)} of {len(blocks)}"
+                title = f"Input of guided blocks {which}: {line}, {words}"
+                stem = f"{name}-features-{number}" + (f"-from-{first + 1}" if first else "")
+                figures[stem] = feature_maps(some, kept=modes, title=title)
         yield Section(name, figures=figures)
 
 
