@@ -70,7 +70,7 @@ VIEW = View(
     words="modes",
     outline=True,
 )  # fmt: skip
-STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW)
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, trains=True)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -53,7 +53,7 @@ VIEW = View(
     reference={"backbone": "fno"},  # the paper's
     notes=("Not iso-parameter. Learning rates: each from a sweep of equal effort.",),
 )  # fmt: skip
-STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW)
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, trains=True)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -75,7 +75,7 @@ VIEW = View(
     axis="backbone.modes",
     notes=("The bare denoiser; pixels per step, steps and learning rate are equal.",),
 )
-STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW)
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, trains=True)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -84,7 +84,7 @@ VIEW = View(
         "Losses of different backbones are on the same validation patches, noise and times.",
     ),
 )
-STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, answer)
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, answer, trains=True)
 
 if __name__ == "__main__":
     STUDY.main()

@@ -37,9 +37,10 @@ class RunFlags:
     """Show the cells, which are done and what the rest may cost; run nothing."""
     force: bool = False
     """Run cells again that are done; weights that are trained already are used as they are."""
-    jobs: int = 1
+    jobs: int | None = None
     """Cells at once, each in a process of its own with its share of the threads; what measures
-    time still runs alone."""
+    time still runs alone. By default one for each core in studies that train many small networks
+    on a CPU (not with smoke), else one."""
     json: bool = False
     """Print the result as JSON."""
     quiet: bool = False

@@ -116,7 +116,7 @@ def test_jobs_share_the_work_and_give_the_same(data, tmp_path):
                 if row.kind == "accuracy"}  # fmt: skip
 
     one, two = evaluate(1), evaluate(2)
-    assert one.keys() == two.keys() and len(one) == 2 * 12
+    assert one.keys() == two.keys() and len(one) == 2 * 15
     for key, samples in one.items():
         assert two[key] == pytest.approx(samples, rel=1e-4), key
 

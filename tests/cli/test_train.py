@@ -75,7 +75,7 @@ def test_from_the_command_line(data, home, tmp_path):
     [
         ("two_stage", {"stage1": 4, "stage2": 4}),
         ("joint", {"stage2": 8}),
-        ("one_stage", {"stage1": 4}),
+        ("one_stage", {"stage1": 8}),
     ],
 )
 @pytest.mark.parametrize("backbone", ["fno", "conv_unet"])

@@ -39,6 +39,7 @@ from bench.running import Cell, Desk, load_backbone_file, resolve_device
 from bench.running.choices import print_choices
 from bench.running.engine import run_cells
 from bench.running.presenting import present
+from bench.running.study import Study, _jobs
 from bench.training import Checkpoint, DivergedError
 
 TINY = ("backbone.width=8", "backbone.layers=2", "backbone.modes=4", "patch=32",
@@ -342,6 +343,25 @@ def test_flags_become_experiments():
     several = Desk(CommonFlags(preset="workstation"), "toy")
     assert [len(several.experiments(scheme=s)) for s in ("one_stage", "two_stage")] == [5, 3]
     assert recipe_of(configs[2]).options.multipliers == (1, 2)
+
+
+def test_trainings_of_small_networks_share_the_cores_of_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    memory = SimpleNamespace(available=100 * 2**30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+
+    def jobs(trains=True, preset="laptop", device="cpu", cells=9):
+        study = Study("s", 1, "t", CommonFlags, lambda *_: [], trains=trains)
+        place = SimpleNamespace(device=torch.device(device))
+        return _jobs(study, CommonFlags(preset=preset), place, cells)
+
+    assert jobs() == 3
+    assert jobs(cells=2) == 2
+    assert jobs(trains=False) == jobs(preset="smoke") == jobs(device="cuda") == 1
+    memory.available = 7 * 2**30
+    assert jobs() == 2
+    memory.available = 0
+    assert jobs() == 1
 
 
 def test_devices():
