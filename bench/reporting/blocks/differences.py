@@ -102,6 +102,9 @@ def paired(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
             fields=against.fields,
             header=metric_header(metric, of_metric),
             reference=words_of(view.reference),
-            note=f"Not drawn: {'; '.join(said[:_MOST_BASELINES])}{more}." if said else "",
+            note=" ".join(
+                [f"Not drawn: {'; '.join(said[:_MOST_BASELINES])}{more}."] * bool(said)
+                + [f"{panel.words}."]
+            ),
         )
         yield Section(panel.name, figures={f"{panel.name}-paired": figure})

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.records.verdicts import Verdict, rounded_up
-from bench.reporting.figures.style import captions, colours, styled, wrapped
+from bench.reporting.figures.style import captions, colours, styled
 from bench.reporting.shown import headers
 from bench.reporting.text import missing, plain, shown_value
 
@@ -74,8 +74,7 @@ def paired_differences(
         how += f" From {rounded_up(max(seen))}{unit} on, 80 % of such studies see a difference."
     more = f"The first {_MOST} of {len(pairs)} lines are drawn." if len(pairs) > _MOST else ""
     captions(figure, None, " ".join(filter(None, [how, more, note])))
-    words = wrapped(figure, answer(pairs, lines, fields)).split("\n")
-    captions(figure, "\n".join(words), None)
+    captions(figure, answer(pairs, lines, fields), None)
     return figure
 
 

@@ -151,11 +151,11 @@ def label_logarithmic(axis: Axis) -> None:
 def captions(figure: Figure, title: str | None, note: str | None) -> None:
     """Write the title above and the note below all panels, both from the left edge."""
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.suptitle(wrapped(figure, title, 11), x=0.01, ha="left", fontsize=11)
     if note:
-        figure.supxlabel(wrapped(figure, note), fontsize=8, x=0.01, ha="left")
+        figure.supxlabel(wrapped(figure, note, 8), fontsize=8, x=0.01, ha="left")
 
 
-def wrapped(figure: Figure, text: str) -> str:
-    """Break small print where the figure ends."""
-    return textwrap.fill(text, width=int(16 * figure.get_figwidth()))
+def wrapped(figure: Figure, text: str, size: int = 8) -> str:
+    """Break print of ``size`` points where the figure ends."""
+    return textwrap.fill(text, width=int(128 / size * figure.get_figwidth()))
