@@ -88,7 +88,8 @@ def accuracy_folders(flags: Flags, desk: Desk) -> list[Path]:
     names = dict.fromkeys(Path(name).name for name in (flags.dataset, desk.dataset.name))
     own = [f"{study}/{name}-{flags.preset}" for study in ("ablation_modes", "evaluate")
            for name in names]  # fmt: skip
-    folders = [PUBLISHED / name for name in ("ablation_modes", "ablation_modes_laptop", "backbones")]
+    published = ("ablation_modes", "ablation_modes_laptop", "backbones")
+    folders = [PUBLISHED / name for name in published]
     folders += [results_home() / "runs" / name for name in own]
     return [
         folder
