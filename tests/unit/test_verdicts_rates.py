@@ -85,7 +85,7 @@ def test_3_to_7_percent_of_ties_are_called_a_difference(spreads, count, areas, p
     spreads = spreads if interacting else spreads._replace(interaction=0)
     found = rate(count, areas, spreads, paired=paired)
     print(f"{count} seeds, {areas} areas, {paired=}, {interacting=}: {found:.1%}")
-    assert 0.03 - 0.005 <= found <= 0.07  # 5,000 studies know a rate of 3 % to half a point
+    assert 0.03 <= found <= 0.07
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_studies_of_five_equal_entrants_seldom_name_any_difference(spreads, coun
     wrong, uncorrected = wrong / STUDIES, uncorrected / STUDIES
     print(f"{count} seeds, {areas} areas: {wrong:.1%}, without correction {uncorrected:.1%}")
     assert wrong <= 0.07
-    assert uncorrected > 0.1
+    assert uncorrected > 0.12
 
 
 @pytest.mark.slow
