@@ -56,6 +56,20 @@ def backbones(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def methods(session: nox.Session) -> None:
+    """Every method of the paper's tables: classical, deep, NODiff; accuracy beside cost."""
+    prepare(session)
+    session.run("python", "protocols/methods.py", *session.posargs)
+
+
+@nox.session(default=False)
+def budget(session: nox.Session) -> None:
+    """The steps of each deep method that five minutes of one core buy: bench/config/budget.toml."""
+    prepare(session)
+    session.run("python", "protocols/budget.py", *session.posargs)
+
+
+@nox.session(default=False)
 def modes_explained(session: nox.Session) -> None:
     """Why twelve modes? Moves ratio and patch, and looks whether the best count follows."""
     prepare(session)

@@ -29,6 +29,7 @@ for _name, _target in {
     "attention_unet": "backbones.attention_unet:AttentionUNet",
     "conv_unet": "backbones.conv_unet:ConvUNet",
     "convnext": "backbones.convnext:ConvNeXt",
+    "pandiff_unet": "backbones.pandiff_unet:PanDiffUNet",
 }.items():
     BACKBONES.register(_name, _target)
 

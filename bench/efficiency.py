@@ -1,4 +1,4 @@
-"""Verb: what a denoiser costs - parameters, FLOPs, peak memory, iteration and sampling time."""
+"""Verb: what a denoiser or deep method costs - parameters, FLOPs, memory, iterations, images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flags(CommonFlags):
-    """Measure the cost of backbones: parameters, FLOPs, peak memory, time."""
+    """Measure the cost of backbones and deep methods: parameters, FLOPs, peak memory, time."""
 
+    backbone: tuple[str, ...] = ()
+    """Backbones by name or glob, e.g. fno attention_unet '*conv*'; fno where nothing is named."""
+    method: tuple[str, ...] = ()
+    """Deep methods by name or glob, e.g. fusionnet 'adwm*'."""
     size: tuple[int, ...] = (64,)
     """Image sizes H = W, PAN pixels."""
     batch: tuple[int, ...] = (1,)
@@ -53,7 +57,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     if flags.fit is not None:
         parse_bytes(flags.fit)
     bands = desk.dataset.sensor.bands if flags.bands is None else flags.bands
-    entrants = cost_entrants(flags, desk, bands)
+    entrants = cost_entrants(flags, desk.or_default(), bands)
     for size in flags.size:
         for batch in flags.batch if entrants else ():
             at = At(size, batch, desk.device, flags.threads, flags.rounds, flags.timeout)

@@ -3,6 +3,7 @@
 python bench/evaluate.py --method exp bt_h bdsd_pc mtf_glp_fs --dataset sample
 python bench/evaluate.py --method 'mtf_*' --dataset PanCollection/WV3 --sensor WV3
 python bench/evaluate.py --backbone fno --preset laptop --dataset sample-8
+python bench/evaluate.py --method fusionnet --weights fusionnet_qb.pth --dataset QB --sensor QB
 python bench/evaluate.py --fused my_results --name mine --dataset PanCollection/WV3 --sensor WV3
 """
 
@@ -23,7 +24,6 @@ from bench.config import (
     UsageError,
     apply_overrides,
     experiment_preset,
-    preset_seeds,
 )
 from bench.config.experiment import Scheme
 from bench.records import View
@@ -42,7 +42,10 @@ class Flags(CommonFlags):
     """Backbones to evaluate, by name or glob; trained first where they are not yet. None unless
     named."""
     method: tuple[str, ...] = ()
-    """Fusion methods by name or glob, e.g. exp bt_h 'mtf_*'."""
+    """Fusion methods by name or glob, e.g. exp bt_h 'mtf_*'; deep ones are trained first where
+    they are not yet, minutes each."""
+    weights: Path | None = None
+    """Published weights of the one --method named (.pth or .safetensors), instead of training."""
     fused: Path | None = None
     """Images fused elsewhere: a .mat, .h5, .tif or .npy file with one or all of them, or a folder
     of such files, in the order of the test set."""
@@ -72,13 +75,13 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
             f"--fused"
         )
     methods = FUSION_METHODS.match(flags.method)
+    if flags.weights is not None and len(methods) != 1:
+        raise UsageError(f"--weights belong to one --method; named: {', '.join(methods) or 'none'}")
     if not {"reduced", "full"} & set(desk.dataset.splits):
         raise MissingError(f"data set {desk.dataset.name} has no test set, reduced or full")
     evaluation = _evaluation(flags)
     changes = {"evaluation": evaluation} | ({"scheme": flags.scheme} if flags.scheme else {})
-    common = replace(apply_overrides(experiment_preset(flags.preset), flags.override), **changes)
-    seeds = flags.seed or preset_seeds(flags.preset)
-    yield from method_cells(methods, common, desk, seeds)
+    yield from method_cells(methods, desk, evaluation, weights=flags.weights)
     yield from experiment_cells(desk.experiments(**changes), desk)
     if flags.fused:
         yield _fused_cell(flags, desk, evaluation)

@@ -2,10 +2,12 @@
 
     python bench/fuse.py --ms ms.tif --pan pan.tif --out fused.tif --method gsa --sensor QB
     python bench/fuse.py --ms ms.tif --pan pan.tif --out fused.tif --backbone fno --dataset data/qb
+    python bench/fuse.py --ms ms.tif --pan pan.tif --out fused.tif --sensor QB \\
+        --method fusionnet --weights fusionnet_qb.pth
 
-A denoiser must have been trained before, by bench/train.py or any protocol, with the same
-backbone, preset, data set, seed and overrides. Whole scenes are sampled in overlapping tiles
-(``--override sampler.tile=128``), which the paper preset leaves out.
+A denoiser, and a deep method without --weights, must have been trained before, by bench/train.py or
+any protocol, with the same name, preset, data set, seed and overrides. Denoisers sample whole
+scenes in overlapping tiles (``--override sampler.tile=128``), which the paper preset leaves out.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Flags:
     pan_key: str = "pan"
     """Name of the PAN array in HDF5 and .mat files."""
     method: str | None = None
-    """Fusion method, e.g. mtf_glp_fs; or else --backbone."""
+    """Fusion method, e.g. mtf_glp_fs or fusionnet; or else --backbone."""
+    weights: Path | None = None
+    """Published weights of a deep --method (.pth or .safetensors), instead of trained ones."""
     backbone: str | None = None
     """Backbone of a trained denoiser."""
     scheme: Literal["two_stage", "joint", "one_stage"] | None = None
@@ -112,7 +116,7 @@ def main(flags: Flags) -> int:
     if len(scenes) != 1:
         raise UsageError(f"{flags.ms} has {len(scenes)} scenes; expected one")
     (scene,) = scenes
-    method, sensor = _method(flags, scene) if flags.method else _denoiser(flags, scene)
+    method, sensor = (_trained if _needs_training(flags) else _method)(flags, scene)
     images = {f"MS of {scene.name}": scene.ms, f"PAN of {scene.name}": scene.pan}
     check_counts(images, sensor.peak)
     dtype = flags.dtype or ("float32" if scene.ms.dtype.kind == "f" else "uint16")
@@ -148,9 +152,12 @@ def main(flags: Flags) -> int:
 
 
 def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
+    """Return a method that needs no training here, and the sensor of the scene."""
     from bench.fusion import create_method
+    from bench.fusion.deep.weights import load_published
     from bench.imaging import SENSOR_NAMES, get_sensor
     from bench.recipes.fused import method_options
+    from bench.running import resolve_device
 
     name = flags.sensor or "none"
     if name.lower() == "none" and flags.bits is None and flags.peak is None:
@@ -160,30 +167,36 @@ def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
         )
     bands = len(scene.ms)
     sensor = get_sensor(name, bands, bits=flags.bits, peak=flags.peak)
-    return create_method(flags.method, bands=bands, **method_options(flags.method, "full")), sensor
+    method = create_method(flags.method, bands=bands, **method_options(flags.method, "full"))
+    if flags.weights is not None:
+        load_published(method, flags.weights)
+        method.network.to(resolve_device(flags.device))
+    return method, sensor
 
 
-def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
-    """Return a trained denoiser as a method, and the sensor of the scene."""
+def _trained(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
+    """Return a trained denoiser or deep method as a method, and the sensor of the scene."""
+    from bench.cells.experiments import denoisers, trained_methods
     from bench.data import load_dataset
     from bench.imaging import get_sensor
-    from bench.recipes import DiffusionRecipe, checkpoints
+    from bench.recipes import checkpoints
     from bench.running import Desk
 
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
     bands, ratio = len(scene.ms), scene.pan.shape[1] // scene.ms.shape[1]
     if (bands, ratio) != (dataset.sensor.bands, dataset.ratio):
         raise UsageError(
-            f"{scene.name} has {bands} bands and ratio {ratio}; a denoiser trained on "
+            f"{scene.name} has {bands} bands and ratio {ratio}; a network trained on "
             f"{dataset.name} takes {dataset.sensor.bands} bands and ratio {dataset.ratio}"
         )
     sensor = dataset.sensor
     if flags.bits is not None or flags.peak is not None:
         sensor = get_sensor(sensor.name, bands, bits=flags.bits, peak=flags.peak)
     common = CommonFlags(
-        backbone=(flags.backbone,),
+        backbone=() if flags.backbone is None else (flags.backbone,),
         preset=flags.preset,
         dataset=flags.dataset,
+        sensor=flags.sensor,
         seed=(flags.seed,),
         override=flags.override,
         backbone_module=flags.backbone_module,
@@ -191,15 +204,20 @@ def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
         quiet=flags.quiet,
     )
     desk = Desk(common, "fuse")
-    configs = desk.experiments(**({"scheme": flags.scheme} if flags.scheme else {}))
-    if len(configs) != 1:
-        names = ", ".join(config.backbone for config in configs)
-        raise UsageError(f"--backbone {flags.backbone} is {names}; expected one")
-    recipe = DiffusionRecipe(configs[0], bands)
-    recipe.check()
+    if flags.method:
+        recipes = trained_methods([flags.method], desk)
+    else:
+        if len(desk.backbones) != 1:
+            names = ", ".join(desk.backbones)
+            raise UsageError(f"--backbone {flags.backbone} is {names}; expected one")
+        changes = {"scheme": flags.scheme} if flags.scheme else {}
+        recipes = denoisers(desk.experiments(**changes), desk)
+    (recipe,) = recipes
     *_, checkpoint = checkpoints(recipe, dataset.fingerprint, desk.checkpoints).values()
     if not checkpoint.done:
-        raise MissingError(f"this denoiser is not trained yet; train it by: {_training(flags)}")
+        raise MissingError(
+            f"{flags.method or 'this denoiser'} is not trained yet; train it by: {_training(flags)}"
+        )
     network = recipe.network()
     checkpoint.load_into(network)
     for note in dataset.notes:
@@ -207,10 +225,28 @@ def _denoiser(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     return recipe.fusion(network, desk.device, compile=flags.compile), sensor
 
 
+def _needs_training(flags: Flags) -> bool:
+    from bench.recipes import check_weights, method_training
+
+    if flags.weights is not None:
+        check_weights(flags.method or flags.backbone)
+        return False
+    return flags.method is None or method_training(flags.method) is not None
+
+
 def _training(flags: Flags) -> str:
     """Return the command that trains the denoiser asked for."""
     words = ["python", "bench/train.py"]
-    for name in ("backbone", "scheme", "preset", "dataset", "sensor", "seed", "backbone_module"):
+    for name in (
+        "method",
+        "backbone",
+        "scheme",
+        "preset",
+        "dataset",
+        "sensor",
+        "seed",
+        "backbone_module",
+    ):
         value = getattr(flags, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]

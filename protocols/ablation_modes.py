@@ -49,7 +49,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
         for modes in flags.modes
     ]
     if grid:
-        yield from method_cells(["exp"], grid[0], desk)
+        yield from method_cells(["exp"], desk)
         yield from experiment_cells(grid, desk)
 
 

@@ -39,7 +39,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
 
     grid = [base for scheme in flags.scheme for base in desk.experiments(scheme=scheme)]
     if grid:
-        yield from method_cells(["exp"], grid[0], desk)
+        yield from method_cells(["exp"], desk)
         yield from experiment_cells(grid, desk)
 
 

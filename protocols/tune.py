@@ -1,11 +1,13 @@
-"""Learning rates: every backbone gets the same grid and the same number of short trials.
+"""Learning rates: every entrant gets the same grid and the same number of short trials.
 
-A trial trains the bare denoiser for a third of the preset's steps, with a seed that no result uses;
-the rate of the lowest validation loss wins. Test images play no part. The outcome goes into
-``tuned.toml`` of the results' home, which every later command reads. A backbone of your own is
-tuned by the same command:
+A trial trains the bare denoiser, or the deep method, for a third of the steps that it has at the
+preset, with a seed that no result uses; the rate of the lowest validation loss wins. Test images
+play no part. The outcome goes into ``tuned.toml`` of the results' home, which every later command
+reads. A backbone of your own is tuned by the same command:
 
     nox -s tune -- --backbone mine --backbone-module mine.py
+
+With ``--method`` deep methods are tuned; backbones then only where they are named.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ from typing import TYPE_CHECKING
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags, experiment_preset, with_rate
+from bench.config import (
+    CommonFlags,
+    ExperimentConfig,
+    experiment_preset,
+    with_rate,
+    with_steps,
+)
 from bench.config.tuned import PACKAGED, own_rates, write_rates
 from bench.records import View, load_rows, to_frame
 from bench.running import Desk, Study
@@ -35,10 +43,12 @@ SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class Flags(CommonFlags):
-    """Sweep learning rates on validation: the same grid and number of trials for every backbone."""
+    """Sweep learning rates on validation: the same grid and number of trials for every entrant."""
 
-    backbone: tuple[str, ...] = ("*",)
-    """Backbones by name or glob; all of them by default."""
+    backbone: tuple[str, ...] = ()
+    """Backbones by name or glob; all of them where nothing is named."""
+    method: tuple[str, ...] = ()
+    """Deep methods by name or glob."""
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
     """Peak learning rates to try."""
     seed: tuple[int, ...] = (SEED,)
@@ -48,14 +58,26 @@ class Flags(CommonFlags):
 
 
 def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
-    from bench.cells.experiments import training_cells
+    from bench.cells.experiments import denoisers, method, training_cells
+    from bench.fusion import FUSION_METHODS
+    from bench.recipes import method_experiment
 
-    trials = [
-        with_rate(replace(base, steps=round(SHARE * base.steps)), rate)
-        for base in desk.experiments(scheme="one_stage")
-        for rate in flags.rates
-    ]
-    yield from training_cells(trials, desk)
+    def trials(config: ExperimentConfig) -> list[ExperimentConfig]:
+        short = with_steps(config, round(SHARE * config.steps))
+        return [with_rate(short, rate) for rate in flags.rates]
+
+    named = flags.backbone or flags.method
+    desk = desk if named else Desk(replace(flags, backbone=("*",)), desk.study)
+    configs = desk.experiments(scheme="one_stage")
+    yield from training_cells(denoisers([t for c in configs for t in trials(c)], desk), desk)
+    for name in FUSION_METHODS.match(flags.method):
+        config = method_experiment(name, flags.preset, flags.override)
+        recipes = [
+            method(name, replace(trial, seed=seed), desk)
+            for seed in flags.seed
+            for trial in trials(config)
+        ]
+        yield from training_cells(recipes, desk)
 
 
 def answer(flags: Flags, desk: Desk, cells: Sequence[Cell]) -> None:
@@ -80,8 +102,9 @@ VIEW = View(
     ("tuning",),
     axis="stage1.learning_rate",
     notes=(
-        "The bare denoiser, a third of the preset's steps; the lowest loss of a line is its rate.",
-        "Losses of different backbones are on the same validation patches, noise and times.",
+        "A third of the steps that each has at the preset; the lowest loss of a line is its rate.",
+        "Bare denoisers: all on the same validation patches, noise and times.",
+        "Deep methods: each by its own loss, absolute or squared.",
     ),
 )
 STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, answer, trains=True)

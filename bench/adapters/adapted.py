@@ -177,7 +177,9 @@ class AdaptedDenoiser(SampledDenoiser):
                     )
         if config.low_rank:
             with initialising("low_rank"):
-                self.low_rank = TimeAwareLowRank(backbone.adaptable, config.rank, config.alpha)
+                self.low_rank = TimeAwareLowRank(
+                    backbone.adaptable, config.rank, config.alpha, time_aware=config.time_aware
+                )
 
     def train(self, mode: bool = True) -> AdaptedDenoiser:
         super().train(mode)

@@ -41,10 +41,17 @@ class TimeAwareLowRank(nn.Module):
         rank: r.
         alpha: scale of the increment.
         embedding: channels of the sinusoidal time embedding.
+        time_aware: whether there are gates; without, g_t = 1: a plain LoRA.
     """
 
     def __init__(
-        self, ops: Sequence[AdaptableOp], rank: int, alpha: float = 1.0, embedding: int = 64
+        self,
+        ops: Sequence[AdaptableOp],
+        rank: int,
+        alpha: float = 1.0,
+        embedding: int = 64,
+        *,
+        time_aware: bool = True,
     ):
         super().__init__()
         self.alpha = alpha
@@ -52,12 +59,17 @@ class TimeAwareLowRank(nn.Module):
         self.embedding = embedding
         self.names = tuple(op.name for op in ops)
         self.factors = nn.ModuleList(_Factors(op, rank) for op in ops)
-        self.mlp = nn.Sequential(
-            nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, len(ops) * rank)
-        )
+        self.mlp = None
+        if time_aware:
+            self.mlp = nn.Sequential(
+                nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, len(ops) * rank)
+            )
 
     def gates(self, time: Tensor) -> Tensor:
         """Return alpha g_t for every operator: ``time`` (B,) in (0, 1] -> (B, operators, r)."""
+        if self.mlp is None:
+            gates = self.factors[0].up.new_ones(len(time), len(self.names), self.rank)
+            return self.alpha * gates
         weight = self.mlp[0].weight
         logits = self.mlp(sinusoidal_embedding(time.to(weight), self.embedding))
         return self.alpha * (1 + torch.tanh(logits.unflatten(-1, (-1, self.rank))))

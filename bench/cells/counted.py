@@ -59,7 +59,7 @@ def counted_cell(
         if misfit := entrant.misfit(at.size):
             return [context.row(status="skip", reason=misfit)]
         with torch.device("meta"):
-            own = count_parameters(entrant.recipe.backbone())
+            own = count_parameters(entrant.core())
         rows = [measured(context, "params", own / 1e6)]
         for work in works:
             rows += attempt(context, [WORKS[work].flops], partial(flops, context, work))

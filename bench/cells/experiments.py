@@ -2,33 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from bench.cells.accuracy import accuracy_cell
 from bench.cells.training import training_cell
-from bench.config import ExperimentConfig
-from bench.recipes import DiffusionRecipe, Recipe, checkpoints, method_recipe
+from bench.config import (
+    EvaluationConfig,
+    ExperimentConfig,
+    UsageError,
+    apply_overrides,
+    experiment_preset,
+    preset_seeds,
+)
+from bench.recipes import (
+    DiffusionRecipe,
+    Recipe,
+    checkpoints,
+    method_experiment,
+    method_recipe,
+    method_training,
+)
 from bench.running import Cell, Desk
 from bench.training import PatchBatches
 
-__all__ = ["experiment_cells", "method_cells", "training_cells"]
+__all__ = [
+    "denoisers",
+    "experiment_cells",
+    "method",
+    "method_cells",
+    "methods",
+    "trained_methods",
+    "training_cells",
+]
 
 
-def _recipes(configs: Iterable[ExperimentConfig], desk: Desk) -> list[DiffusionRecipe]:
-    labels = {"preset": desk.flags.preset}
+def denoisers(
+    configs: Iterable[ExperimentConfig], desk: Desk, **labels: str
+) -> list[DiffusionRecipe]:
+    """Return the recipe of each experiment, checked.
+
+    Args:
+        configs: the experiments.
+        desk: data and preset.
+        **labels: what else their rows are called by.
+
+    Raises:
+        UsageError: see :meth:`bench.recipes.Recipe.check` and :class:`PatchBatches`.
+    """
+    labels = {"preset": desk.flags.preset, **labels}
     recipes = [DiffusionRecipe(config, desk.dataset.sensor.bands, labels) for config in configs]
     for recipe in recipes:
         _check(recipe, desk)
     return recipes
 
 
-def _check(recipe: Recipe, desk: Desk) -> None:
-    """Refuse what could not run, before any cell does: sizes, options, patches, batches.
+def methods(names: Iterable[str], desk: Desk, weights: Path | None = None) -> list[Recipe]:
+    """Return the recipes of registered methods, checked: one, or one a seed where it is trained.
+
+    Args:
+        names: as registered.
+        desk: data, preset, seeds and overrides.
+        weights: published weights, in place of training.
 
     Raises:
-        UsageError: see :meth:`bench.recipes.Recipe.check` and :class:`PatchBatches`.
+        UsageError: as of :func:`denoisers`.
     """
+    flags = desk.flags
+    recipes: list[Recipe] = []
+    for name in names:
+        config = method_experiment(name, flags.preset, flags.override)
+        trained = method_training(name) is not None and weights is None
+        seeds = (flags.seed or preset_seeds(flags.preset)) if trained else (0,)
+        recipes += [method(name, replace(config, seed=seed), desk, weights) for seed in seeds]
+    return recipes
+
+
+def method(name: str, config: ExperimentConfig, desk: Desk, weights: Path | None = None) -> Recipe:
+    """Return the recipe of one registered method and experiment, checked; see :func:`methods`."""
+    dataset = desk.dataset
+    recipe = method_recipe(
+        name, replace(config, dataset=desk.flags.dataset), dataset.sensor.bands, dataset.ratio,
+        weights=weights, preset=desk.flags.preset,
+    )  # fmt: skip
+    _check(recipe, desk)
+    return recipe
+
+
+def trained_methods(names: Iterable[str], desk: Desk) -> list[Recipe]:
+    """Return the recipes of deep methods, one a seed, checked.
+
+    Raises:
+        UsageError: a method that is not trained; as of :func:`denoisers`.
+    """
+    names = list(names)
+    for name in names:
+        if method_training(name) is None:
+            raise UsageError(f"--method {name}: it is computed, not trained")
+    return methods(names, desk)
+
+
+def _check(recipe: Recipe, desk: Desk) -> None:
+    """Refuse what could not run, before any cell does: sizes, options, patches, batches."""
     recipe.check()
     dataset = desk.dataset
     trained = checkpoints(recipe, dataset.fingerprint, desk.checkpoints)
@@ -42,40 +118,35 @@ def _check(recipe: Recipe, desk: Desk) -> None:
         )  # fmt: skip
 
 
-def experiment_cells(configs: Iterable[ExperimentConfig], desk: Desk) -> Iterator[Cell]:
-    """Yield the cell of each experiment: train, fuse, measure."""
-    for recipe in _recipes(configs, desk):
+def experiment_cells(
+    configs: Iterable[ExperimentConfig], desk: Desk, **labels: str
+) -> Iterator[Cell]:
+    """Yield the cell of each experiment: train, fuse, measure; ``labels`` stand in its rows."""
+    for recipe in denoisers(configs, desk, **labels):
         yield accuracy_cell(recipe, desk.dataset, desk, recipe.config.evaluation)
 
 
-def training_cells(configs: Iterable[ExperimentConfig], desk: Desk) -> Iterator[Cell]:
-    """Yield the cell of each experiment that trains and does nothing more."""
-    for recipe in _recipes(configs, desk):
-        yield training_cell(recipe, desk.dataset, desk)
-
-
 def method_cells(
-    names: Sequence[str], config: ExperimentConfig, desk: Desk, seeds: Sequence[int] = (0,)
+    names: Iterable[str],
+    desk: Desk,
+    evaluation: EvaluationConfig | None = None,
+    *,
+    weights: Path | None = None,
 ) -> Iterator[Cell]:
-    """Yield the cell of each registered method: once where it is not trained, else for each seed.
+    """Yield the cell of each recipe of :func:`methods`.
 
     Args:
         names: as registered.
-        config: steps, patch and evaluation for all of them.
-        desk: data, device, labels.
-        seeds: of the deep ones.
+        desk: data, device, preset, seeds and overrides.
+        evaluation: what to measure; the preset's by default.
+        weights: published weights, in place of training.
     """
-    dataset = desk.dataset
-    for name in names:
-        made = (
-            method_recipe(
-                name, replace(config, seed=seed), dataset.sensor.bands, dataset.ratio,
-                preset=desk.flags.preset,
-            )
-            for seed in seeds
-        )  # fmt: skip
-        for recipe in made:
-            _check(recipe, desk)
-            yield accuracy_cell(recipe, dataset, desk, config.evaluation)
-            if not recipe.stages(""):
-                break
+    preset = apply_overrides(experiment_preset(desk.flags.preset), desk.flags.override)
+    for recipe in methods(names, desk, weights):
+        yield accuracy_cell(recipe, desk.dataset, desk, evaluation or preset.evaluation)
+
+
+def training_cells(recipes: Iterable[Recipe], desk: Desk) -> Iterator[Cell]:
+    """Yield the cell of each recipe that trains and does nothing more."""
+    for recipe in recipes:
+        yield training_cell(recipe, desk.dataset, desk)

@@ -10,22 +10,32 @@ from bench.cells.memory import fit_cell, memory_cell
 from bench.cells.timing import works_timing_cell
 from bench.cells.works import WORKS, Entrant
 from bench.config import CommonFlags, UsageError
+from bench.fusion import FUSION_METHODS
+from bench.recipes import method_experiment, method_training
 from bench.running import Cell, Desk
 
 __all__ = ["cost_cells", "cost_entrants"]
 
 
 def cost_entrants(flags: CommonFlags, desk: Desk, bands: int) -> list[Entrant]:
-    """Return the denoisers that the flags name, once each, their settings checked.
+    """Return the denoisers and deep methods that the flags name, once each, settings checked.
 
     Args:
-        flags: of the command.
+        flags: of the command; its ``method``, where it has one, names deep methods.
         desk: of the command.
         bands: s, spectral bands.
+
+    Raises:
+        UsageError: a method that has no network; a setting that cannot be.
     """
     configs = {config.backbone: config for config in desk.experiments()}
     labels = {"preset": flags.preset}
     entrants = [Entrant(one, bands, flags.backbone_module, labels) for one in configs.values()]
+    for name in FUSION_METHODS.match(getattr(flags, "method", ())):
+        if method_training(name) is None:
+            raise UsageError(f"--method {name}: it has no network, its cost is an image's time")
+        config = method_experiment(name, flags.preset, flags.override)
+        entrants.append(Entrant(config, bands, None, labels, method=name))
     for one in entrants:
         one.recipe.check()
     return entrants

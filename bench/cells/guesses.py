@@ -24,7 +24,9 @@ def guess_seconds(work: str, entrant: Entrant, at: At) -> float:
     Returns 0 for what cannot be run or counted: measuring it will say why.
     """
     sampler, forwards, side = entrant.config.sampler, WORKS[work].forwards, at.size
-    if forwards is None:  # a whole image, in tiles
+    if forwards is None and entrant.deep:
+        forwards = 1
+    elif forwards is None:  # a whole image, in tiles
         side = min(sampler.tile or at.size, at.size)
         forwards = WORKS["denoise_step"].forwards * sampler.steps * (at.size / side) ** 2
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from bench.cells.conditions import At
 from bench.cells.guesses import guess_seconds, hopeless
 from bench.cells.rows import Failure, attempt, measured, missing
@@ -98,10 +96,7 @@ def fit_cell(entrant: Entrant, budget: str, at: At) -> Cell:
     """
 
     def execute(context: Context) -> list[Row]:
-        with torch.device("meta"):
-            network = entrant.recipe.backbone()
-        multiple = network.size_multiple
-        smallest = -(-network.min_size // multiple) * multiple
+        smallest, multiple = entrant.sides()
         sides = {"vary": "size", "minimum": smallest, "multiple": multiple, "maximum": 16384}
         return [
             *attempt(context, ["fit_batch"], lambda: find(

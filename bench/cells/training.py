@@ -103,6 +103,8 @@ def trained_rows(
                 direction="lower", value=float(loss[-1, 1]) if len(loss) else None,
             )
         )  # fmt: skip
+    steps = sum(stage.steps for stage in recipe.stages(""))
+    rows.append(measured(context, "train_steps", steps, kind="training"))
     *_, last = trained.histories.values()
     if last["validation"]:
         loss = last["validation"][-1][1]

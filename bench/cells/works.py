@@ -1,10 +1,10 @@
-"""What is counted, timed and weighed of a denoiser: one table, and builders for fresh processes."""
+"""What is counted, timed and weighed of an entrant: one table, and builders for fresh processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from bench.cells.conditions import At
 from bench.config import ExperimentConfig, UsageError, as_plain, experiment_from_plain
 from bench.imaging import get_sensor
 from bench.measure import FlopReport, Flops, Workload, count_flops
-from bench.recipes import DiffusionRecipe
+from bench.recipes import DeepRecipe, DiffusionRecipe, method_recipe
+from bench.recipes.fused import SMALLEST
 from bench.running import load_backbone_file
 from bench.training import Batch, Stepper
 
@@ -52,6 +53,7 @@ class Work:
             of them, and predictor and adapters double what there is. None: see the sampler.
         adapted: whether the adapted network does it; one-stage recipes have none.
         exists_bare: whether the bare backbone of a one-stage recipe does it, too.
+        exists_deep: whether a deep method does, which takes no sampling steps.
     """
 
     flops: str
@@ -63,6 +65,7 @@ class Work:
     energy: str | None = None
     adapted: bool = False
     exists_bare: bool = True
+    exists_deep: bool = True
 
 
 WORKS: dict[str, Work] = {
@@ -98,8 +101,16 @@ WORKS: dict[str, Work] = {
         memory={"peak": "mem_peak_adapt"},
         adapted=True,
         exists_bare=False,
+        exists_deep=False,
     ),
-    "denoise_step": Work("flops_step", "latency_step", forwards=2, fits_as="forward", adapted=True),
+    "denoise_step": Work(
+        "flops_step",
+        "latency_step",
+        forwards=2,
+        fits_as="forward",
+        adapted=True,
+        exists_deep=False,
+    ),
     "image": Work(
         "flops_image",
         "latency_image",
@@ -110,35 +121,44 @@ WORKS: dict[str, Work] = {
         adapted=True,
     ),
 }
-"""By name: ``forward`` - one evaluation of the bare backbone; ``train_step`` - one iteration of the
-training loop on it; ``adapt_step`` - one of stage II, predictor and adapters included;
-``denoise_step`` - one of the sampler, conditional parts folded; ``image`` - whole fused images with
-the experiment's sampler and tiles."""
+"""By name: ``forward`` - one evaluation of the bare backbone, or of a deep method's network;
+``train_step`` - one iteration of the training loop on it; ``adapt_step`` - one of stage II,
+predictor and adapters included; ``denoise_step`` - one of the sampler, conditional parts folded;
+``image`` - whole fused images, by the experiment's sampler and tiles where it is a denoiser."""
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A denoiser whose cost is measured.
+    """A denoiser, or a deep method, whose cost is measured.
 
     Attributes:
         config: its experiment.
         bands: s, spectral bands.
         module: the user's file that its backbone comes from.
         labels: what else its rows are called by, e.g. the preset.
+        method: the deep method that it is; None: the experiment's denoiser.
     """
 
     config: ExperimentConfig
     bands: int
     module: Path | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
+    method: str | None = None
 
     @property
     def name(self) -> str:
-        return self.config.backbone
+        return self.method or self.config.backbone
+
+    @cached_property
+    def recipe(self) -> DiffusionRecipe | DeepRecipe:
+        if self.method is None:
+            return DiffusionRecipe(self.config, self.bands, self.labels)
+        return method_recipe(self.method, self.config, self.bands, RATIO, **self.labels)
 
     @property
-    def recipe(self) -> DiffusionRecipe:
-        return DiffusionRecipe(self.config, self.bands, self.labels)
+    def deep(self) -> bool:
+        """Whether it is one network from images to image, which takes no sampling steps."""
+        return isinstance(self.recipe, DeepRecipe)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -154,11 +174,12 @@ class Entrant:
     def identity(self) -> dict[str, Any]:
         """Its settings, without what they are called by."""
         found = as_plain(self.recipe.running, identity=True)
-        version = self.fields["backbone_version"]
-        return {**found, "bands": self.bands, "name": self.name, "version": version}
+        return {**found, "bands": self.bands, "name": self.name, "version": self.recipe.version}
 
     def works(self, wanted: Mapping[str, Work] | tuple[str, ...]) -> list[str]:
         """Return those works that it does."""
+        if self.deep:
+            return [w for w in wanted if WORKS[w].exists_deep]
         return [w for w in wanted if WORKS[w].exists_bare or not self.recipe.bare]
 
     def misfit(self, size: int) -> str | None:
@@ -168,6 +189,19 @@ class Entrant:
         except UsageError as error:
             return str(error)
         return None
+
+    def core(self) -> nn.Module:
+        """Build the network whose parameters are its own: the bare backbone, or the method's."""
+        return self.recipe.network() if self.deep else self.recipe.backbone()
+
+    def sides(self) -> tuple[int, int]:
+        """Return the smallest image side that it takes, and what sides are multiples of."""
+        if isinstance(self.recipe, DeepRecipe):
+            return SMALLEST, self.recipe.ratio
+        with torch.device("meta"):
+            network = self.core()
+        multiple = network.size_multiple
+        return -(-network.min_size // multiple) * multiple, multiple
 
     def arguments(self, work: str, at: At) -> dict[str, Any]:
         """Return the arguments of :func:`build_work`, as JSON carries them."""
@@ -179,6 +213,7 @@ class Entrant:
             "batch": at.batch,
             "device": str(at.device),
             "module": None if self.module is None else str(self.module),
+            **({} if self.method is None else {"method": self.method}),
         }
 
 
@@ -190,6 +225,7 @@ def build_work(
     batch: int,
     device: str,
     module: str | None = None,
+    method: str | None = None,
 ) -> Workload:
     """Build one iteration of a work, on made-up images.
 
@@ -201,13 +237,16 @@ def build_work(
         batch: images at once.
         device: that the networks run on.
         module: a user's file that registers the backbone.
+        method: the deep method that it is; None: the experiment's denoiser.
     """
     config = experiment_from_plain(experiment)
     if module is not None and config.backbone not in BACKBONES:  # a fresh process
         load_backbone_file(Path(module))
-    recipe = DiffusionRecipe(config, bands)
+    recipe = Entrant(config, bands, method=method).recipe
     place = torch.device(device)
     torch.manual_seed(0)
+    if isinstance(recipe, DeepRecipe):
+        return _deep_work(work, recipe, size, batch, place)
     adapted = WORKS[work].adapted
     network = (recipe.network() if adapted else recipe.backbone()).to(place)
 
@@ -236,6 +275,25 @@ def build_work(
         images(bands),
     )
     return Workload(call, network)
+
+
+def _deep_work(
+    work: str, recipe: DeepRecipe, size: int, batch: int, device: torch.device
+) -> Workload:
+    network = recipe.network().to(device)
+    ms, pan, lms = (image.to(device) for image in recipe.images(size, batch))
+    if work == "train_step":
+        (stage,) = recipe.stages("")
+        stepper = Stepper(
+            network.train(), stage.objective, stage.optimisation, steps=stage.steps, seed=0
+        )
+        step = partial(stepper, 0, Batch(lms, lms, pan, ms))
+        return Workload(step, network, optimizer=stepper.optimizer)
+    network.eval()
+    if work == "forward":
+        return Workload(_inference(partial(network, ms, pan, lms)), network, (ms, pan, lms))
+    fuse = recipe.fusion(network, device).fuse
+    return Workload(partial(fuse, ms, pan, get_sensor("none", recipe.bands), lms), network)
 
 
 def _inference(call: Callable[[], object]) -> Callable[[], object]:
@@ -275,6 +333,9 @@ def count_work(work: str, entrant: Entrant, at: At) -> FlopReport | Flops:
     Spectral layers choose their executed form by the device that they would run on.
     """
     recipe, size = entrant.recipe, at.size
+    if isinstance(recipe, DeepRecipe):
+        batch = 1 if work == "image" else at.batch
+        return recipe.count(size, batch, backward=work == "train_step")
     if work == "image":
         return flops_per_image(recipe, size, at.device)
     if work == "denoise_step":

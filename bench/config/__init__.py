@@ -4,6 +4,7 @@ from bench.config.cli import CommonFlags, RunFlags, run_command
 from bench.config.errors import BenchError, ExitCode, MissingError, UsageError
 from bench.config.experiment import (
     AdapterConfig,
+    DenoiserTraining,
     DiffusionConfig,
     EvaluationConfig,
     ExperimentConfig,
@@ -26,8 +27,10 @@ from bench.config.presets import (
     DEPARTURES,
     PRESETS,
     experiment_preset,
+    method_preset,
     preset_seeds,
     with_rate,
+    with_steps,
 )
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "AdapterConfig",
     "BenchError",
     "CommonFlags",
+    "DenoiserTraining",
     "DiffusionConfig",
     "EvaluationConfig",
     "ExitCode",
@@ -56,8 +60,10 @@ __all__ = [
     "experiment_preset",
     "from_plain",
     "historic_values",
+    "method_preset",
     "preset_seeds",
     "results_home",
     "run_command",
     "with_rate",
+    "with_steps",
 ]

@@ -41,6 +41,8 @@ class RunFlags:
     """Cells at once, each in a process of its own with its share of the threads; what measures
     time still runs alone. By default one for each core in studies that train many small networks
     on a CPU (not with smoke), else one."""
+    log: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Also write training curves and rows there as they come; packages of their own, both local."""
     json: bool = False
     """Print the result as JSON."""
     quiet: bool = False

@@ -15,6 +15,7 @@ from bench.config.errors import UsageError
 
 __all__ = [
     "AdapterConfig",
+    "DenoiserTraining",
     "DiffusionConfig",
     "EvaluationConfig",
     "ExperimentConfig",
@@ -50,6 +51,8 @@ class DiffusionConfig:
     residual_scale: float = 1.0
     """X0 = residual_scale * (H - L). The paper has 1; larger values raise the signal-to-noise
     ratio of a residual that is far smaller than unit noise."""
+    loss: Literal["l1", "l2"] = field(default="l1", metadata={"historic": "l1"})
+    """Norm of the error of what the network predicts: absolute [P], or squared (Ho et al. 2020)."""
 
     def __post_init__(self) -> None:
         _require(
@@ -117,6 +120,8 @@ class AdapterConfig:
     """Time-aware LoRA on the adaptable operators (eq. 12-14)."""
     rank: int = 8
     """r of eq. 12-13 [D]."""
+    time_aware: bool = field(default=True, metadata={"historic": True})
+    """Gate the increment by the time, g_t of eq. 12; false: a plain LoRA, g_t = 1."""
     alpha: float = 1.0
     """Scale of the increment, eq. 13 [D]."""
 
@@ -169,21 +174,57 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class MethodTraining:
-    """How a deep method is trained, as its class declares it in ``training``.
+    """How a deep method was trained by its authors, as its class declares it in ``training``.
 
-    The steps, and a batch that is at most the method's own, are the experiment's.
+    Lengths are shares of the whole, so that one rule scales every method to a preset. Images are
+    counts divided by the sensor's peak for all of them, as in the authors' code.
     """
 
+    iterations: int
+    """Optimiser steps of the authors, on the 9,714 training patches of PanCollection's WV3."""
     loss: Literal["l1", "l2"] = "l1"
     """Norm of the difference to the reference: mean absolute, or mean squared."""
     learning_rate: float = 1e-3
-    """Peak rate of AdamW."""
+    """Peak rate of Adam (0.9, 0.999)."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """As of :class:`StageConfig`."""
+    decay_every: float = 1.0
+    """Share of the training between decays of the step schedule."""
+    decay_factor: float = 0.5
+    """Factor of one such decay."""
     weight_decay: float = 0.0
-    """Of AdamW; with 0 it is Adam."""
+    """Decoupled (AdamW); with 0 it is Adam."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 1 is a guard of ours where the authors have none."""
     batch: int = 32
     """Patches per step."""
+    patch: int = 64
+    """Side of a training patch, PAN pixels."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            iterations=(self.iterations >= 1, "at least 1"),
+            learning_rate=(self.learning_rate > 0, "more than 0"),
+            decay_every=(0 < self.decay_every <= 1, "more than 0 and at most 1"),
+            batch=(self.batch >= 1, "at least 1"),
+            patch=(self.patch >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserTraining(MethodTraining):
+    """A method that is one of the backbones, bare, with a diffusion recipe of its own.
+
+    ``loss`` is that of the denoiser.
+    """
+
+    backbone: str
+    """As registered."""
+    diffusion: DiffusionConfig
+    """Forward process and target, its loss left out."""
+    sampler: SamplerConfig
+    """Reverse process."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ from typing import Literal, get_args
 from backbones.names import UnknownNameError
 from bench.config.experiment import (
     AdapterConfig,
+    DenoiserTraining,
     DiffusionConfig,
     EvaluationConfig,
     ExperimentConfig,
+    MethodTraining,
     SamplerConfig,
     Scheme,
     StageConfig,
 )
-from bench.config.tuned import tuned_rate
+from bench.config.tuned import budget_steps, tuned_rate
 
 __all__ = [
     "DATASETS",
@@ -28,8 +30,10 @@ __all__ = [
     "PRESETS",
     "Preset",
     "experiment_preset",
+    "method_preset",
     "preset_seeds",
     "with_rate",
+    "with_steps",
 ]
 
 Preset = Literal["smoke", "laptop", "workstation", "paper"]
@@ -114,6 +118,68 @@ def experiment_preset(preset: str, backbone: str = "fno") -> ExperimentConfig:
     config = replace(_EXPERIMENTS[_known(preset)], backbone=backbone)
     rate = tuned_rate(config.scale, backbone) if preset in _TUNED else None
     return config if rate is None else with_rate(config, rate)
+
+
+def method_preset(preset: str, name: str, training: MethodTraining) -> ExperimentConfig:
+    """Return the experiment of a deep method: its authors' recipe, scaled to a preset.
+
+    ``paper`` is their recipe: steps, batch, rate, no warm-up, no averaging. The other presets keep
+    its loss, its schedule as shares of the training, decay and clipping, and set for all methods
+    alike: batches no larger than theirs, a tuned rate (theirs where none was tuned), warm-up and
+    averaging as for denoisers. ``laptop`` gives each the steps that :data:`MINUTES` buy, others
+    steps in proportion to their own; ``smoke`` has its own for all. A method that is a denoiser
+    departs from its authors' target and sampler as the preset's denoisers do.
+    """
+    config = experiment_preset(preset)
+    if preset == "paper":
+        steps, batch, rate, warmup, averaging = (
+            training.iterations, training.batch, training.learning_rate, 0.0, 0.0,
+        )  # fmt: skip
+    else:
+        stage, laptop = config.stage1, _EXPERIMENTS["laptop"]
+        bought = budget_steps(config.scale, name)
+        steps = round((bought or laptop.steps) * config.steps / laptop.steps)
+        steps = steps if preset in _TUNED else config.steps
+        batch = min(training.batch, stage.batch)
+        tuned = tuned_rate(config.scale, name) if preset in _TUNED else None
+        rate = training.learning_rate if tuned is None else tuned
+        warmup, averaging = stage.warmup, stage.ema_decay
+    stage = StageConfig(
+        batch=batch,
+        learning_rate=rate,
+        schedule=training.schedule,
+        step_every=max(1, round(training.decay_every * steps)),
+        step_factor=training.decay_factor,
+        warmup=warmup,
+        weight_decay=training.weight_decay,
+        clip_norm=training.clip_norm,
+        ema_decay=averaging,
+    )
+    config = replace(config, steps=steps, stage1=stage, stage2=stage, scheme="one_stage")
+    if not isinstance(training, DenoiserTraining):
+        return config
+    ours, theirs = config.diffusion, replace(training.diffusion, loss=training.loss)
+    if preset != "paper":
+        theirs = replace(theirs, target=ours.target, residual_scale=ours.residual_scale)
+    sampler = training.sampler if preset == "paper" else config.sampler
+    return replace(config, backbone=training.backbone, diffusion=theirs, sampler=sampler)
+
+
+def with_steps(config: ExperimentConfig, steps: int, of: int | None = None) -> ExperimentConfig:
+    """Return an experiment of another length, its rate decaying at the same shares of it.
+
+    Args:
+        config: the experiment.
+        steps: of the optimiser.
+        of: the length that its decays are meant for; its own by default.
+    """
+    share = steps / (of or config.steps)
+    stages = (
+        replace(stage, step_every=max(1, round(share * stage.step_every)))
+        for stage in (config.stage1, config.stage2)
+    )
+    stage1, stage2 = stages
+    return replace(config, steps=steps, stage1=stage1, stage2=stage2)
 
 
 def with_rate(config: ExperimentConfig, rate: float) -> ExperimentConfig:

@@ -45,6 +45,15 @@ for _name, _target in {
     "mtf_glp_hpm": "bench.fusion.classical.mtf_glp:MTFGLPHPM",
     "mtf_glp_hpm_r": "bench.fusion.classical.mtf_glp:MTFGLPHPMR",
     "lrtcfpan": "bench.fusion.classical.lrtcfpan:LRTCFPan",
+    "fusionnet": "bench.fusion.deep.fusionnet:FusionNet",
+    "lagconv": "bench.fusion.deep.lagconv:LAGConv",
+    "fourmer": "bench.fusion.deep.fourmer:Fourmer",
+    "hfin": "bench.fusion.deep.hfin:HFIN",
+    "hoif": "bench.fusion.deep.hoif:HOIF",
+    "panmamba": "bench.fusion.deep.panmamba:PanMamba",
+    "adwm": "bench.fusion.deep.adwm:ADWM",
+    "adwm_fusionnet": "bench.fusion.deep.adwm:ADWMFusionNet",
+    "pandiff": "bench.fusion.pandiff:PanDiff",
 }.items():
     FUSION_METHODS.register(_name, _target)
 

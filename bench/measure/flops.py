@@ -225,6 +225,22 @@ def _attention_backward(
     return 2 * _attention(None, query, key, value)
 
 
+@register_formula("nodiff::selective_scan")
+def _selective_scan(out: Any, x: Tensor, _dt: Tensor, decay: Tensor, *_: Any) -> int:
+    # Per position, channel and state: decay of the state, its input, its part of the output.
+    # dt A and its exponential are elementwise.
+    return 2 * 3 * x.numel() * decay.shape[1]
+
+
+@register_formula("nodiff::selective_scan_backward")
+def _selective_scan_backward(
+    out: Any, _grad: Tensor, x: Tensor, _dt: Tensor, decay: Tensor, *_: Any
+) -> int:
+    # The recurrence of the state's gradient (2), gradients of B, C and dt x, of dt and A. States
+    # computed again are the operator's way to save memory, not the algorithm.
+    return 2 * 7 * x.numel() * decay.shape[1]
+
+
 # --- free operators -------------------------------------------------------------------------
 
 _FREE_BY_KIND = {

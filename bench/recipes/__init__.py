@@ -11,7 +11,14 @@ from bench.recipes.base import (
     training_flops,
 )
 from bench.recipes.diffusion import DiffusionRecipe
-from bench.recipes.fused import ClassicalRecipe, DeepRecipe, method_recipe
+from bench.recipes.fused import (
+    ClassicalRecipe,
+    DeepRecipe,
+    check_weights,
+    method_experiment,
+    method_recipe,
+    method_training,
+)
 from bench.recipes.stored import StoredNetwork, describe, load_trained
 
 __all__ = [
@@ -23,11 +30,14 @@ __all__ = [
     "Stage",
     "StoredNetwork",
     "Trained",
+    "check_weights",
     "checkpoints",
     "describe",
     "discard",
     "load_trained",
+    "method_experiment",
     "method_recipe",
+    "method_training",
     "train_recipe",
     "training_flops",
 ]

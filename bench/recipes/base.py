@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,11 +64,14 @@ class Place(Protocol):
         checkpoints: trained weights, shared by all commands.
         device: where networks run.
         progress: where progress is shown.
+        report: takes points of curves: name of the training, steps done, values by name.
     """
 
     checkpoints: Path
     device: torch.device
     progress: Progress
+
+    def report(self, training: str, step: int, values: Mapping[str, float]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -282,5 +286,6 @@ def _train(
         device=place.device,
         validate=validate,
         progress=place.progress,
+        report=partial(place.report, name),
         name=name,
     )

@@ -49,11 +49,13 @@ class DiffusionRecipe:
         config: the experiment.
         bands: s, spectral bands.
         labels: what else its rows are called by, e.g. the preset.
+        name: of the published method that it is; None: it is called by its scheme.
     """
 
     config: ExperimentConfig
     bands: int
     labels: Mapping[str, Any] | None = None
+    name: str | None = None
 
     @property
     def bare(self) -> bool:
@@ -68,7 +70,7 @@ class DiffusionRecipe:
     @cached_property
     def title(self) -> str:
         options = [f"{key}={value}" for key, value in self.config.backbone_options.items()]
-        return " ".join([self.config.backbone, *options, f"seed {self.config.seed}"])
+        return " ".join([self.name or self.config.backbone, *options, f"seed {self.config.seed}"])
 
     @cached_property
     def options(self) -> Any:
@@ -83,12 +85,16 @@ class DiffusionRecipe:
     @cached_property
     def fields(self) -> dict[str, Any]:
         return {
-            "method": "diffusion" if self.bare else "nodiff",
+            "method": self.name or ("diffusion" if self.bare else "nodiff"),
             "backbone": self.config.backbone,
             "backbone_version": BACKBONES.get(self.config.backbone).version,
             "precision": "float32",
             "seed": self.config.seed,
         }
+
+    @property
+    def version(self) -> int:
+        return self.fields["backbone_version"]
 
     @property
     def running(self) -> dict[str, Any]:
@@ -329,6 +335,7 @@ class DiffusionRecipe:
         experiment = replace(self.config, backbone_options=vars(self.options))
         return {
             "recipe": "diffusion",
+            **({} if self.name is None else {"method": self.name}),
             "experiment": as_plain(experiment),
             "bands": self.bands,
             "cond_channels": self.cond_channels,

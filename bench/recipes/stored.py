@@ -22,6 +22,7 @@ from bench.config import MissingError, UsageError, experiment_from_plain
 from bench.fusion import FusionMethod
 from bench.recipes.base import Recipe, checkpoints
 from bench.recipes.diffusion import DiffusionRecipe
+from bench.recipes.fused import DeepRecipe
 from bench.records import SCHEMA_VERSION, replace_file
 from bench.training import Checkpoint
 
@@ -43,7 +44,7 @@ class StoredNetwork:
         about: the rest of ``config.json``: sensor, peak, ratio, data, bands.
     """
 
-    recipe: DiffusionRecipe
+    recipe: DiffusionRecipe | DeepRecipe
     network: nn.Module
     about: Mapping[str, Any]
 
@@ -86,11 +87,18 @@ def load_trained(folder: str | Path) -> StoredNetwork:
         version = about.pop("schema_version", 1)  # the first had none, and the same fields
         if version > SCHEMA_VERSION:
             raise UsageError(f"of schema {version}, newer than {SCHEMA_VERSION}: update")
-        if about.pop("recipe", "diffusion") != "diffusion":
-            raise UsageError("not a denoiser")
+        kind = about.pop("recipe", "diffusion")
+        if kind not in ("diffusion", "method"):
+            raise UsageError(f"recipe = {kind!r}: expected diffusion or method")
         config = experiment_from_plain(about.pop("experiment"))
-        bands = int(about["bands"])
-        _register(config.backbone, about.pop("module", None))
+        bands, name = int(about["bands"]), about.pop("method", None)
+        recipe: DiffusionRecipe | DeepRecipe
+        if kind == "method":
+            options, ratio = about.pop("options"), int(about["ratio"])
+            recipe = DeepRecipe(name, bands, options, config=config, ratio=ratio)
+        else:
+            _register(config.backbone, about.pop("module", None))
+            recipe = DiffusionRecipe(config, bands, name=name)
         identity = json.loads((folder / "identity.json").read_text("utf-8"))
         checkpoint = Checkpoint(folder.parent, identity)
         if checkpoint.hash != folder.name:
@@ -99,7 +107,6 @@ def load_trained(folder: str | Path) -> StoredNetwork:
         raise
     except Exception as error:  # whatever a parser throws: the file may be anybody's
         raise UsageError(f"{path}: {error}") from error
-    recipe = DiffusionRecipe(config, bands)
     network = recipe.network()
     checkpoint.load_into(network)
     return StoredNetwork(recipe, network.eval(), about)

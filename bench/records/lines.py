@@ -35,10 +35,10 @@ WITHOUT_EFFECT = ("sampler.batch", "backbone.form", "evaluation.full_resolution"
 """Settings that change no accuracy beyond rounding; they may well change a cost."""
 LABELS = (
     "preset", "scale", "training", "weights", "data.notes", "data.areas", "data.ratio", "historic",
-    "timing",
+    "timing", "approximation", "assumed",
 )  # fmt: skip
 """Settings, or groups of them, that say something about a row and decide nothing."""
-SHOWN_LABELS = ("preset", "scale")
+SHOWN_LABELS = ("preset", "scale", "approximation")
 """Labels that get a column of a table where they vary."""
 GROUND = ("data.fingerprint", "evaluation.convention", "metrics_version")
 """On what and how accuracy was measured: rows that differ in it are never paired nor ranked."""

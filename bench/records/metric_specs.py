@@ -119,6 +119,7 @@ COST: tuple[MetricSpec, ...] = (
     _spec("fit_batch", "Largest batch, training", "", "higher", None, "within --fit"),
     _spec("fit_size", "Largest image, forward", "pixels", "higher", None, "within --fit"),
     _spec("train_seconds", "Training time", "s", "lower", None, "all optimiser steps"),
+    _spec("train_steps", "Training steps", "", None, None, "optimiser steps, all stages"),
     _spec("validation_loss", "Validation loss", "1", "lower", None, "averaged weights, at the end"),
     _spec("train_flops", "FLOPs, training", "TFLOP", "lower", None, "all optimiser steps"),
     _spec("energy_image", "Energy per image", "J", "lower", None, "GPU counter (NVML)"),

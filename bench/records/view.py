@@ -47,6 +47,7 @@ class View:
             row is there. Empty: nothing is compared.
         notes: printed below tables and figures.
         words: setting whose words in the paper stand beside ours, e.g. ``modes``.
+        costs: metrics of training and cost that accuracy tables show in further columns.
         paper: number of the paper's table that stands beside ours.
         outline: draw a frame around the modes that the axis' value keeps, in spectra.
         schemes: ways to train that are shown apart, in this order, and words for each.
@@ -62,13 +63,14 @@ class View:
     reference: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     words: str | None = None
+    costs: tuple[str, ...] = ()
     paper: int | None = None
     outline: bool = False
     schemes: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "entrants", "notes", "beside", "baselines", "schemes"):
+        for name in ("blocks", "entrants", "notes", "costs", "beside", "baselines", "schemes"):
             items = getattr(self, name)
             texts = [*items, *items.values()] if isinstance(items, Mapping) else items
             if not all(isinstance(text, str) for text in texts):

@@ -257,10 +257,10 @@ def with_words(table: Table, label: str, words: Mapping[Any, str], who: Sequence
 
 
 def with_paper_numbers(table: Table, paper: pd.DataFrame, dataset: str) -> Table:
-    """Add the paper's numbers for methods of the same name, in columns of their own.
+    """Add the paper's numbers for methods, or variants, of the same name, in columns of their own.
 
     Args:
-        table: has a column ``method``.
+        table: has a column ``method``, and ``variant`` where one method is shown in several.
         paper: as of :func:`bench.reporting.load_paper_table`.
         dataset: the rows' data set; only of WV3, GF2 and QB has the paper numbers.
     """
@@ -268,7 +268,7 @@ def with_paper_numbers(table: Table, paper: pd.DataFrame, dataset: str) -> Table
     if paper.empty:
         return table
     cells = table.cells.copy()
-    methods = cells["method"].map(_plain_name)
+    methods = cells["variant" if "variant" in cells else "method"].map(_plain_name)
     for metric, rows in paper.groupby("metric", sort=False):
         printed = {
             _plain_name(row.method): f"{row.mean:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.config import (
     results_home,
 )
 from bench.config.progress import Progress
+from bench.running.loggers import open_loggers
 
 if TYPE_CHECKING:
     import torch
@@ -65,12 +67,22 @@ class Desk:
         """Where progress is shown."""
         return Progress(quiet=self.flags.quiet)
 
+    def report(self, training: str, step: int, values: Mapping[str, float]) -> None:
+        """Hand a point of a training's curves to the loggers of the flags."""
+        open_loggers(self.flags.log, self.folder).curve(training, step, values)
+
     @cached_property
     def dataset(self) -> Dataset:
         """The data set of the flags, opened when it is first asked for."""
         from bench.data import load_dataset
 
         return load_dataset(self.flags.dataset, sensor=self.flags.sensor)
+
+    def or_default(self) -> Desk:
+        """Return this desk; where its flags name neither backbone nor method, one of fno's."""
+        if self.flags.backbone or self.flags.method:
+            return self
+        return Desk(replace(self.flags, backbone=("fno",)), self.study)
 
     def experiments(self, **changes: Any) -> list[ExperimentConfig]:
         """Return one experiment for every backbone and seed of the flags, overrides applied.

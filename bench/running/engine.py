@@ -25,6 +25,7 @@ from bench.config.cli import prepare_process
 from bench.measure import commit, is_out_of_memory, machine, versions
 from bench.records import Row, RunFolder
 from bench.running.cells import Cell
+from bench.running.loggers import open_loggers
 from bench.running.planning import print_plan
 from bench.training import DivergedError
 
@@ -49,6 +50,7 @@ def run_cells(
     jobs: int = 1,
     recreate: Recreate | None = None,
     dry_run: bool = False,
+    log: tuple[str, ...] = (),
 ) -> ExitCode:
     """Run every cell that is not done yet; rows are on disk as soon as their cell ends.
 
@@ -66,13 +68,14 @@ def run_cells(
         jobs: cells at once, each in a process of its own.
         recreate: makes the cells again, in such a process; needed for more than one job.
         dry_run: print the cells on standard output and stop.
+        log: dashboards that rows go to as well, see :mod:`bench.running.loggers`.
 
     Returns:
         OK, or SOME_FAILED when a cell of the grid has no good rows, nor says why it was skipped.
     """
     cells = list({cell.cell_id: cell for cell in cells}.values())
     force = force or retrain
-    run = _Run(folder, protocol, version, force)
+    run = _Run(folder, protocol, version, force, log=log)
     todo = [cell for cell in cells if not run.done(cell)]
     if dry_run:
         print_plan(cells, {cell.cell_id for cell in todo})
@@ -80,6 +83,7 @@ def run_cells(
     if len(todo) < len(cells):
         _log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
     if todo:
+        open_loggers(log, run.folder.path)  # a package that is not there ends it here
         run.id = run.folder.begin(sys.argv, as_plain(config), machine(), versions(), commit())
         status = "error"
         try:
@@ -103,9 +107,18 @@ def run_cells(
 class _Run:
     """One command at work on one folder."""
 
-    def __init__(self, folder: Path, protocol: str, version: int, force: bool, run_id: str = ""):
+    def __init__(
+        self,
+        folder: Path,
+        protocol: str,
+        version: int,
+        force: bool,
+        run_id: str = "",
+        log: tuple[str, ...] = (),
+    ):
         self.folder = RunFolder(folder)
         self.id = run_id
+        self._log = log
         self._protocol, self._version, self._force = protocol, version, force
         self._stopped = False
 
@@ -183,6 +196,7 @@ class _Run:
             if self._stopped:
                 raise KeyboardInterrupt
             self.folder.append(rows, cell.config)
+            open_loggers(self._log, self.folder.path).rows(cell.title, rows)
 
     @contextmanager
     def _company(self, cell: Cell) -> Iterator[None]:

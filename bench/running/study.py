@@ -98,6 +98,7 @@ def run_study(study: Study, flags: RunFlags) -> ExitCode:
         jobs=flags.jobs or _jobs(study, flags, desk, len(cells)),
         recreate=partial(_recreate, study, flags),
         dry_run=flags.dry_run,
+        log=flags.log,
     )
     if flags.dry_run:
         return code

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -138,6 +138,7 @@ def train(
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
     progress: Progress | None = None,
+    report: Callable[[int, Mapping[str, float]], None] | None = None,
     name: str = "training",
 ) -> History:
     """Train ``module`` in place; it ends with the averaged weights, and so does the checkpoint.
@@ -153,6 +154,7 @@ def train(
         device: where to train.
         validate: loss of the averaged module, called five times on the way.
         progress: where to show it.
+        report: (steps done, values by name), where losses are looked at.
         name: shown in the progress.
 
     Raises:
@@ -179,10 +181,15 @@ def train(
                     raise DivergedError(f"{name}: loss {mean} at step {done}")
                 _check_weights(name, done, module, stepper.average)
                 history.loss.append((done, mean))
+                if report is not None:
+                    rate = stepper.optimizer.param_groups[0]["lr"]
+                    report(done, {"loss": mean, "learning_rate": rate})
             history.seconds += time.perf_counter() - began
             if validate is not None and done in validate_at:
                 stepper.average.eval()
                 history.validation.append((done, validate(stepper.average)))
+                if report is not None:
+                    report(done, {"validation_loss": history.validation[-1][1]})
             task.advance(f"loss {history.loss[-1][1]:.4f}" if history.loss else "")
             now = time.perf_counter()
             # Only where the loss has been looked at, so that a resume starts with an empty window.

@@ -27,8 +27,11 @@ class Objective(Protocol):
         ...
 
 
+_LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
+
+
 class _Noised:
-    """The draw both objectives share: residual, timestep, noise."""
+    """The draw both objectives share: residual, timestep, noise; and the loss of an answer."""
 
     def __init__(self, diffusion: Diffusion, batch: Batch, generator: torch.Generator):
         device = batch.gt.device
@@ -37,7 +40,11 @@ class _Noised:
         eps = torch.randn(x0.shape, generator=generator).to(device)
         self.x_t = diffusion.noisy(x0, eps, timestep)
         self.time = diffusion.network_time(timestep).to(device)
-        self.target = diffusion.target(x0, eps, timestep)
+        self._target = diffusion.target(x0, eps, timestep)
+        self._norm = _LOSSES[diffusion.config.loss]
+
+    def loss(self, output: Tensor) -> Tensor:
+        return self._norm(output, self._target)
 
 
 class PlainObjective:
@@ -58,7 +65,7 @@ class PlainObjective:
         cond = (
             batch.gt if self.condition == "reference" else torch.cat([batch.lms, batch.pan], dim=1)
         )
-        return F.l1_loss(module(draw.x_t, draw.time, cond), draw.target)
+        return draw.loss(module(draw.x_t, draw.time, cond))
 
 
 class AdaptedObjective:
@@ -78,7 +85,7 @@ class AdaptedObjective:
         draw = _Noised(self.diffusion, batch, generator)
         detail, image = module.predictor(batch.pan, batch.lms)
         output = module(draw.x_t, draw.time, module.condition(image, detail))
-        loss = F.l1_loss(output, draw.target)
+        loss = draw.loss(output)
         if self.predictor_loss:
             scale = self.diffusion.config.residual_scale
             loss = loss + self.predictor_loss * scale * F.l1_loss(image, batch.gt)
@@ -93,7 +100,7 @@ class FusionObjective:
     """
 
     def __init__(self, loss: Literal["l1", "l2"]):
-        self._loss = {"l1": F.l1_loss, "l2": F.mse_loss}[loss]
+        self._loss = _LOSSES[loss]
 
     def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         return self._loss(module(batch.ms, batch.pan, batch.lms), batch.gt)

@@ -128,7 +128,7 @@ class _Net(nn.Module):
 class Deep:
     Config = DeepOptions
     version = 1
-    training = MethodTraining(loss="l1", learning_rate=1e-3)
+    training = MethodTraining(iterations=1000, learning_rate=1e-3)
 
     def __init__(self, bands: int, config: DeepOptions):
         self.name, self.network = "deep_toy", _Net(bands, config.width)

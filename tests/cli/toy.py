@@ -11,11 +11,11 @@ TINY = ("patch=32", "sampler.tile=32", "backbone.width=8", "backbone.modes=4",
         "evaluation.convention=none")  # fmt: skip
 
 
-def write(folder: Path) -> Path:
-    """Write the splits into ``folder`` and return it."""
+def write(folder: Path, patch: int = 32) -> Path:
+    """Write the splits into ``folder``, patches of ``patch`` PAN pixels, and return it."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    sets = {"train": (8, 32), "valid": (4, 32), "test_reduced": (2, 64), "test_full": (2, 64)}
+    sets = {"train": (8, patch), "valid": (4, patch), "test_reduced": (2, 64), "test_full": (2, 64)}
     for name, (count, side) in sets.items():
         coarse = rng.uniform(200, 1500, (count, 4, side // 2, side // 2))
         gt = np.kron(coarse, np.ones((2, 2)))

@@ -24,10 +24,12 @@ TINY = {
     "attention_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2},
     "conv_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1},
     "convnext": {"width": 8, "layers": 2, "kernel_size": 3},
+    "pandiff_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2},
 }
 TWO_LAYERS = TINY | {  # compiling takes seconds a layer
     "attention_unet": {"width": 8, "multipliers": (1,), "blocks": 1, "attention_levels": 1},
     "conv_unet": {"width": 8, "multipliers": (1,), "blocks": 1},
+    "pandiff_unet": {"width": 8, "multipliers": (1,), "blocks": 1},
 }
 RANK = 2
 BATCH = 3

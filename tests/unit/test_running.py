@@ -72,7 +72,11 @@ def dataset(tmp_path_factory):
 def place_at(folder, device=CPU):
     """Where networks are trained."""
     return SimpleNamespace(
-        checkpoints=folder, device=device, progress=Progress(quiet=True), flags=CommonFlags()
+        checkpoints=folder,
+        device=device,
+        progress=Progress(quiet=True),
+        report=lambda *_: None,
+        flags=CommonFlags(),
     )
 
 

@@ -42,7 +42,7 @@ def test_the_table_marks_the_winner_and_names_the_end_of_the_grid():
     rows += [trial("b", 1e-3, 0.6), trial("b", 2e-3, 0.5), trial("b", 4e-3, 0.3)]
     (section,) = tuning(to_frame(rows), {}, View("tune", "t"))
     (table,) = section.tables
-    assert list(table.cells["backbone"]) == ["a", "b"]
+    assert list(table.cells["entrant"]) == ["a", "b"]
     assert [table.marks.loc[0, "0.002"], table.marks.loc[1, "0.004"]] == ["best", "best"]
     assert (table.marks == "best").to_numpy().sum() == 2
     assert "At the end of the grid: b." in table.notes

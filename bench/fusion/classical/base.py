@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.config.errors import UsageError
+from bench.fusion.checks import NoOptions, checked_ratio
 from bench.imaging import Sensor, get_sensor, upsample
 
 __all__ = [
@@ -25,12 +26,6 @@ __all__ = [
 ]
 
 EPS = 2.0**-52
-_UNIT_LIMIT = 2.0  # far above any mean of images divided by their peak
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """The method has none."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class ClassicalMethod(ABC):
         """
         if isinstance(sensor, str):
             sensor = get_sensor(sensor, self.bands)
-        ratio = self._check(ms, pan, sensor, lms)
+        ratio = checked_ratio(self, ms, pan, sensor, lms)
         peak = sensor.peak
         fused = []
         for i in range(len(ms)):
@@ -94,40 +89,6 @@ class ClassicalMethod(ABC):
     @abstractmethod
     def _fuse(self, scene: Scene) -> Tensor:
         """Return the fused counts, (C, H, W)."""
-
-    def _check(self, ms: Tensor, pan: Tensor, sensor: Sensor, lms: Tensor | None) -> int:
-        for value, what in ((ms, "ms"), (pan, "pan"), (lms, "lms")):
-            if value is None:
-                continue
-            if not isinstance(value, Tensor):
-                raise UsageError(f"{what} is a {type(value).__name__}; expected a torch tensor")
-            if value.ndim != 4:
-                raise UsageError(f"{what} has shape {tuple(value.shape)}; expected (B, C, H, W)")
-            if not value.is_floating_point():
-                raise UsageError(
-                    f"{what} is {value.dtype}; expected floating point, counts divided by "
-                    f"{sensor.peak:g}"
-                )
-            if not bool(torch.isfinite(value).all()):
-                raise UsageError(f"{what} has NaN or infinite values")
-            if (mean := float(value.mean())) > _UNIT_LIMIT:
-                raise UsageError(
-                    f"{what} has mean {mean:g}; expected counts divided by {sensor.peak:g}"
-                )
-        batch, bands, height, width = ms.shape
-        for count, what in ((self.bands, f"method {self.name}"), (sensor.bands, sensor.name)):
-            if count != bands:
-                raise UsageError(f"ms has {bands} bands, {what} {count}; expected the same")
-        ratio = pan.shape[-1] // width
-        large = (height * ratio, width * ratio)
-        if ratio < 1 or tuple(pan.shape) != (batch, 1, *large):
-            raise UsageError(
-                f"pan has shape {tuple(pan.shape)}; expected ({batch}, 1, r * {height}, "
-                f"r * {width}) with a whole ratio r"
-            )
-        if lms is not None and tuple(lms.shape) != (batch, bands, *large):
-            raise UsageError(f"lms has shape {tuple(lms.shape)}; expected {(batch, bands, *large)}")
-        return ratio
 
 
 def band_mean(image: Tensor) -> Tensor:

@@ -90,7 +90,10 @@ def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         if axis:
             title = f"{headers([axis])[axis]} on {words}"
             metrics = [*SETTING_COST, *metrics]
-        shown = show(rows[rows["metric"].isin(metrics)], view)
+        metrics = [*metrics, *view.costs]
+        # An image takes its time at either resolution; one of them is enough here.
+        once = rows["kind"].eq("accuracy") | rows["split"].isna() | rows["split"].eq("reduced")
+        shown = show(rows[rows["metric"].isin(metrics) & once], view)
         by = telling(shown, view)
         table = metric_table(
             shown.frame, by, name=name, title=title, metrics=metrics, rank_within=shown.ground,

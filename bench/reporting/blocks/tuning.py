@@ -20,7 +20,7 @@ _METRIC = "validation_loss"
 
 
 def best_rates(frame: pd.DataFrame) -> dict[str, float]:
-    """Return the learning rate of the lowest validation loss of each backbone, mean over seeds.
+    """Return the learning rate of the lowest validation loss of each entrant, mean over seeds.
 
     Of equal losses the lower rate; a rate that fails with one seed is out.
 
@@ -33,13 +33,17 @@ def best_rates(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def _losses(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return validation losses, a row for each backbone and a column for each rate, ascending."""
+    """Return validation losses, a row for each entrant and a column for each rate, ascending.
+
+    A bare denoiser is called by its backbone, a method by its name.
+    """
     if _RATE not in frame:
         return pd.DataFrame()
-    trials = frame[frame[_RATE].notna()]
-    seeds = trials.groupby(["backbone", _RATE])["seed"].nunique()
+    names = frame["backbone"].where(frame["method"] == "diffusion", frame["method"])
+    trials = frame.assign(entrant=names)[frame[_RATE].notna()]
+    seeds = trials.groupby(["entrant", _RATE])["seed"].nunique()
     done = trials[(trials["metric"] == _METRIC) & (trials["status"] == "ok")]
-    by = done.groupby(["backbone", _RATE])
+    by = done.groupby(["entrant", _RATE])
     means = by["value"].mean().where(by["seed"].nunique().reindex(seeds.index) == seeds)
     return means.reindex(seeds.index).unstack().sort_index(axis="columns")
 
@@ -47,7 +51,7 @@ def _losses(frame: pd.DataFrame) -> pd.DataFrame:
 def tuning(
     frame: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]], view: View
 ) -> Iterator[Section]:
-    """Yield validation losses, a line for each backbone and a column for each rate."""
+    """Yield validation losses, a line for each entrant and a column for each rate."""
     for dataset in frame["dataset"].dropna().unique():
         of_dataset = frame[frame["dataset"] == dataset]
         losses, best = _losses(of_dataset), best_rates(of_dataset)
@@ -55,15 +59,15 @@ def tuning(
             continue
         texts = losses.map(lambda x: "failed" if np.isnan(x) else format_number(x))
         texts.columns = [f"{rate:g}" for rate in losses]
-        cells = pd.DataFrame({"backbone": losses.index, **texts.reset_index(drop=True)})
+        cells = pd.DataFrame({"entrant": losses.index, **texts.reset_index(drop=True)})
         name = f"{view.study}-{dataset}"
-        values = losses.reset_index().melt("backbone", var_name="learning_rate", value_name=_METRIC)
+        values = losses.reset_index().melt("entrant", var_name="learning_rate", value_name=_METRIC)
         title = f"Validation loss by peak learning rate on {dataset}"
         table = Table.of(name, title, cells, values, [*view.notes, *_at_the_edge(losses, best)])
         marks = table.marks.copy()
-        for line, backbone in enumerate(losses.index):
-            if backbone in best:
-                marks.loc[line, f"{best[backbone]:g}"] = "best"
+        for line, entrant in enumerate(losses.index):
+            if entrant in best:
+                marks.loc[line, f"{best[entrant]:g}"] = "best"
         yield Section(name, [Table(name, title, table.cells, marks, values, table.notes)])
 
 

@@ -1,0 +1,64 @@
+"""Every method of the paper's tables in one: accuracy, size, training time, image time.
+
+Classical methods are computed; deep ones are trained, each by its authors' recipe and, at
+``laptop``, for as long as five minutes of one core allow (``protocols/budget.py``); denoisers as
+their preset says. The paper's names: BDSD-PC, BT-H, LRTCFPan, FusionNet, LAGConv, Fourmer, HFIN,
+HOIF, PanMamba, PanDiff, ADWM, NODiff (``nodiff``, backbone ``fno``).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from bench.config import CommonFlags
+from bench.records import View
+from bench.running import Desk, Study
+
+if TYPE_CHECKING:
+    from bench.running import Cell
+
+
+@dataclass(frozen=True)
+class Flags(CommonFlags):
+    """Compare methods: classical, deep, and NODiff; rows, table, figures."""
+
+    method: tuple[str, ...] = (
+        "exp", "bdsd_pc", "bt_h", "mtf_glp_fs", "lrtcfpan", "fusionnet", "lagconv", "fourmer",
+        "hfin", "hoif", "panmamba", "pandiff", "adwm", "adwm_fusionnet",
+    )  # fmt: skip
+    """Methods by name or glob."""
+    backbone: tuple[str, ...] = ("fno",)
+    """Backbones of NODiff, by name or glob."""
+
+
+def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+    from bench.cells.experiments import experiment_cells, method_cells
+    from bench.fusion import FUSION_METHODS
+
+    yield from method_cells(FUSION_METHODS.match(flags.method), desk)
+    yield from experiment_cells(desk.experiments(), desk)
+
+
+VIEW = View(
+    "methods",
+    "Methods of the paper's tables",
+    ("accuracy", "differences", "paired", "spectrum", "pictures", "training", "cost", "quality"),
+    baselines={"exp": "EXP (interpolation)"},
+    reference={"method": "nodiff"},
+    costs=("params", "flops_forward", "train_steps", "train_seconds", "latency_image"),
+    notes=(
+        "Every method by its own recipe, trained here; published results take hours on a GPU.",
+        "FLOPs: of one forward pass on a training patch; nodiff takes one each sampling step.",
+    ),
+)
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, trains=True)
+
+if __name__ == "__main__":
+    STUDY.main()
