@@ -177,7 +177,8 @@ class MethodTraining:
     """How a deep method was trained by its authors, as its class declares it in ``training``.
 
     Lengths are shares of the whole, so that one rule scales every method to a preset. Images are
-    counts divided by the sensor's peak for all of them, as in the authors' code.
+    counts divided by the sensor's peak for all of them, as in the authors' code, and patches those
+    of the preset: PanCollection's 64 pixels, where some authors took 128 of data of their own.
     """
 
     iterations: int
@@ -198,8 +199,6 @@ class MethodTraining:
     """Largest norm of the gradient; 1 is a guard of ours where the authors have none."""
     batch: int = 32
     """Patches per step."""
-    patch: int = 64
-    """Side of a training patch, PAN pixels."""
 
     def __post_init__(self) -> None:
         _require(
@@ -208,7 +207,6 @@ class MethodTraining:
             learning_rate=(self.learning_rate > 0, "more than 0"),
             decay_every=(0 < self.decay_every <= 1, "more than 0 and at most 1"),
             batch=(self.batch >= 1, "at least 1"),
-            patch=(self.patch >= 1, "at least 1"),
         )
 
 
@@ -236,7 +234,9 @@ class EvaluationConfig:
     images: int | None = None
     """Number of test images; None means all of them."""
     full_resolution: bool = True
-    """Also fuse the full-resolution set."""
+    """Fuse the full-resolution set."""
+    reduced_resolution: bool = field(default=True, metadata={"historic": True})
+    """Fuse the reduced-resolution set."""
 
     def __post_init__(self) -> None:
         get_convention(self.convention)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,6 +299,7 @@ class DeepRecipe(ClassicalRecipe):
             "options": self.resolved,
             "data": data,
             "loss": loss,
+            **({"zero_at_start": self._last} if self._last else {}),
             "optimisation": config.stage1,
             "steps": config.steps,
             "patch": config.patch,
@@ -319,9 +321,18 @@ class DeepRecipe(ClassicalRecipe):
         )
 
     def network(self) -> nn.Module:
-        """Build the network, untrained."""
+        """Build the network, untrained; one that adds to a base image starts as that."""
         with initialising(self.config.seed, self.name):
-            return self.method().network
+            network = self.method().network
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if any(fnmatch(name, pattern) for pattern in self._last):
+                    parameter.zero_()
+        return network
+
+    @property
+    def _last(self) -> tuple[str, ...]:
+        return getattr(self._class, "last", ())
 
     def identity(self, data: str) -> dict[str, Any]:
         if self.weights is not None:

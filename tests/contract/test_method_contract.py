@@ -10,7 +10,7 @@ import torch
 from bench.fusion import FUSION_METHODS, create_method
 from bench.imaging import get_sensor
 from bench.measure import count_flops
-from bench.recipes import method_training
+from bench.recipes import method_experiment, method_recipe, method_training
 
 DEEP = [name for name in FUSION_METHODS if method_training(name) and name != "pandiff"]
 SMALL = {"fourmer": {"width": 8}}
@@ -92,6 +92,28 @@ def test_two_runs_agree_and_an_image_does_not_see_its_neighbour(name):
     for i in range(2):
         ms, pan, lms = (x[i : i + 1] for x in given)
         torch.testing.assert_close(method.fuse(ms, pan, sensor, lms), both[i : i + 1])
+
+
+def test_training_starts_from_the_base_image_where_there_is_one(name):
+    cls = FUSION_METHODS.get(name)
+    if not cls.last:
+        pytest.skip("it adds to no image")
+    ms, pan, lms = images(4, (16, 16), batch=1)
+    recipe = method_recipe(name, method_experiment(name, "smoke"), 4, 4)
+    (start,) = recipe.network().eval()(ms, pan, lms)
+    errors = {
+        mode: (torch.nn.functional.interpolate(ms, scale_factor=4, mode=mode)[0] - start)
+        .abs()
+        .max()
+        for mode in ("bicubic", "nearest")
+    }
+    aligned = torch.nn.functional.interpolate(
+        ms, lms.shape[-2:], mode="bicubic", align_corners=True
+    )
+    errors |= {"lms": (lms[0] - start).abs().max(), "aligned": (aligned[0] - start).abs().max()}
+    assert min(errors.values()) < 1e-6, errors
+    trained = recipe.stages("")[0].build(None)
+    assert any(p.any() for n, p in trained.named_parameters() if not n.startswith("head"))
 
 
 def test_lms_is_interpolated_where_it_is_not_given(name):

@@ -192,6 +192,7 @@ class ADWM(_Weighted):
     """
 
     name = "adwm"
+    last = ("head.weight", "head.shift.out.*")
     Config = ADWMConfig
     approximation = (
         "the covariances' layer normalisation is taken to act on their rows, and dropout in the "
@@ -218,6 +219,7 @@ class ADWMFusionNet(_Weighted):
     """
 
     name = "adwm_fusionnet"
+    last = ("head.*",)
     Config = ADWMFusionNetConfig
     approximation = (
         "dropout in the covariance networks, if there is any, is left out; initial values are "

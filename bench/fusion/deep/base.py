@@ -40,6 +40,9 @@ class DeepMethod(ABC):
         approximation: what its authors leave open and was assumed; None where nothing is.
         dead: name patterns (globs) of parameters that cannot change the output; they belong to the
             published network and are counted in its published size.
+        last: name patterns of the parameters of the last layer, whose output is added to the base
+            image. Training starts them at zero, so that a network begins as its base: what the
+            papers leave open, and short trainings cannot make up for. ``build`` does not.
         reach: pixels of PAN beyond which an input cannot change an output pixel; None: global.
         network: the module; weights at their initial values until trained or loaded.
     """
@@ -52,6 +55,7 @@ class DeepMethod(ABC):
     citation: ClassVar[str]
     approximation: ClassVar[str | None] = None
     dead: ClassVar[tuple[str, ...]] = ()
+    last: ClassVar[tuple[str, ...]] = ()
     reach: int | None = None
 
     def __init__(self, bands: int, config: object | None = None):

@@ -81,6 +81,7 @@ class FusionNet(DeepMethod):
     """
 
     name = "fusionnet"
+    last = ("head.*",)
     Config = FusionNetConfig
     training = MethodTraining(
         iterations=121_425,  # 400 epochs of 9,714 patches in batches of 32

@@ -284,6 +284,7 @@ class HFIN(DeepMethod):
     """
 
     name = "hfin"
+    last = ("refine.last.*",)
     Config = HFINConfig
     training = MethodTraining(
         iterations=1000 * 9714 // 4,
@@ -293,7 +294,6 @@ class HFIN(DeepMethod):
         decay_every=0.2,
         decay_factor=0.5,
         batch=4,
-        patch=128,
     )
     citation = (
         "Tan, Huang, Zheng, Zhou, Yan, Hong, Zhao, Revisiting Spatial-Frequency Information "

@@ -265,6 +265,7 @@ class HOIF(DeepMethod):
     """
 
     name = "hoif"
+    last = ("ship.refine.last.*",)
     Config = HOIFConfig
     training = MethodTraining(
         iterations=500 * 9714 // 32,

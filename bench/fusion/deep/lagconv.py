@@ -239,6 +239,7 @@ class LAGConv(DeepMethod):
     """
 
     name = "lagconv"
+    last = ("head.weight", "head.shift.out.*")
     Config = LAGConvConfig
     training = MethodTraining(
         iterations=151_781,  # 500 epochs of 9,714 patches in batches of 32

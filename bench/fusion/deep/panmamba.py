@@ -314,6 +314,7 @@ class PanMamba(DeepMethod):
     """
 
     name = "panmamba"
+    last = ("head.last.*",)
     Config = PanMambaConfig
     training = MethodTraining(
         iterations=1_214_250,  # 500 epochs of 9,714 patches in batches of 4
@@ -322,7 +323,6 @@ class PanMamba(DeepMethod):
         schedule="cosine",
         clip_norm=4.0,
         batch=4,
-        patch=128,
     )
     citation = (
         "He, Cao, Yan, Li, Xie, Zhang, Zhou, Pan-Mamba: Effective Pan-Sharpening with State Space "
