@@ -5,7 +5,10 @@
         --pan city_pan.tif coast_pan.tif forest_pan.tif --sensor QB --out data/mine
     python bench/prepare.py --ms scene.mat --ms-key I_MS --simulate-pan --peak 10000 --out data/mine
 
-Afterwards every command takes ``--dataset data/mine``.
+Afterwards every command takes ``--dataset data/mine``. Before an hour of a GPU is spent on a
+folder, PanCollection's or your own, see what it holds:
+
+    python bench/prepare.py --check data/PanCollection
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ if __name__ == "__main__" and not __package__:
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from backbones.names import nearest
 from bench.config import ExitCode, MissingError, UsageError, run_command
 
 if TYPE_CHECKING:
@@ -45,10 +50,13 @@ class Flags:
     two splits.
     """
 
-    ms: tuple[Path, ...]
+    ms: tuple[Path, ...] = ()
     """GeoTIFF, HDF5 or .mat files with the multispectral bands."""
-    out: Path
+    out: Path | None = None
     """Folder to write train.h5, valid.h5, test_reduced.h5 and test_full.h5 to."""
+    check: Path | None = None
+    """Say what a folder of PanCollection's files, or one of them, holds: hashes, counts, known
+    defects, memory. Changes nothing; 0 if all can be used, 3 if something is missing or broken."""
     pan: tuple[Path, ...] = ()
     """Panchromatic files, one for each of --ms; not needed where HDF5 or .mat files hold both."""
     ms_key: str = "ms"
@@ -59,8 +67,9 @@ class Flags:
     """Bands to take, in the order to take them: names (B,G,R,NIR) or numbers (3,2,1,4)."""
     file_bands: str | None = None
     """Names of the file's bands in its own order, where it does not hold them."""
-    sensor: str = "none"
-    """Whose MTF to simulate: WV3, WV2, QB, GF2, IKONOS, GeoEye1, or none (0.3 at Nyquist)."""
+    sensor: str | None = None
+    """Whose MTF to simulate: WV3, WV2, QB, GF2, IKONOS, GeoEye1, or none (0.3 at Nyquist), which
+    is also what is taken if not given. With --check: whose files to look at."""
     bits: int | None = None
     """Bit depth of the counts; the sensor's own if not given."""
     peak: float | None = None
@@ -110,6 +119,8 @@ class Flags:
 
 def main(flags: Flags) -> int:
     """Run the verb; see :class:`Flags`."""
+    if flags.check is not None:
+        return _check(flags, flags.check)
     from bench.data.checks import check_counts
     from bench.data.cutting import Cutting, write_splits
     from bench.data.division import Division, divide
@@ -176,7 +187,9 @@ def _check_flags(flags: Flags) -> None:
     from bench.imaging import get_sensor
 
     if not flags.ms:
-        raise UsageError("--ms names no file")
+        raise UsageError("--ms names no file; expected scenes, or --check and a folder")
+    if flags.out is None:
+        raise UsageError("--out is not given; expected a folder to write the data set to")
     if flags.ratio is not None and flags.ratio < 2:
         raise UsageError(f"--ratio {flags.ratio} does not go with any images; expected 2 or more")
     least = {"patch": 1, "stride": 1, "test_size": 1, "full_size": 1, "margin": 0}
@@ -196,7 +209,7 @@ def _check_flags(flags: Flags) -> None:
     for path in (*flags.ms, *flags.pan):
         if not path.is_file():
             raise MissingError(f"no file {path}")
-    if flags.sensor.lower() == "none" and flags.bits is None and flags.peak is None:
+    if (flags.sensor or "none").lower() == "none" and flags.bits is None and flags.peak is None:
         raise UsageError(
             "sensor none does not say how large a count can be; give --bits (e.g. 11) or --peak"
         )
@@ -258,7 +271,7 @@ def _header(
     from bench.imaging import get_sensor
 
     bands = scenes[0].band_names
-    sensor = get_sensor(flags.sensor, len(bands), bits=flags.bits, peak=flags.peak)
+    sensor = get_sensor(flags.sensor or "none", len(bands), bits=flags.bits, peak=flags.peak)
     settings: dict[str, Any] = {
         "scenes": [scene.name for scene in scenes],
         "bands": bands,
@@ -317,6 +330,56 @@ def _report(flags: Flags, header: Header) -> None:
     for note in header.notes:
         print(note)
     print(flags.out)
+
+
+def _check(flags: Flags, place: Path) -> int:
+    """Look at the files of a data set; see ``Flags.check``."""
+    if flags.ms or flags.out is not None:
+        raise UsageError("--check goes with no --ms and no --out: it writes nothing")
+    from bench.config.progress import Progress
+    from bench.data.finding import candidates, named_for
+    from bench.data.full_sets import tell_full_set
+    from bench.data.inspected import as_plain, as_table
+    from bench.data.inspection import inspect_files, missing_splits
+    from bench.data.published import has_two_full_sets
+    from bench.imaging import SENSOR_NAMES
+    from bench.metrics import full_resolution
+
+    place, progress = place.expanduser(), Progress(flags.quiet)
+    found = candidates(place)
+    if flags.sensor is not None:
+        if flags.sensor.lower() not in map(str.lower, SENSOR_NAMES):
+            known = ", ".join(SENSOR_NAMES)
+            near = nearest(flags.sensor, SENSOR_NAMES)
+            raise UsageError(f"unknown sensor {flags.sensor!r}{near} (known: {known})")
+        found = named_for(found, flags.sensor)
+        if not found:
+            raise MissingError(f"no files of sensor {flags.sensor} in {place}")
+    inspected = inspect_files(found, flags.sensor, progress)
+    for one in inspected:
+        if one.problems or one.split != "full" or one.sensor is None:
+            continue
+        if has_two_full_sets(one.sensor, one.shapes["lms"]):
+            score = partial(full_resolution, sensor=one.sensor)
+            one.remarks.append(tell_full_set(one.path, one.sensor, score, progress))
+    missing = [] if place.is_file() else missing_splits(inspected)
+    problems = [line for one in inspected for line in one.problems]
+    remarks = [line for one in inspected for line in one.remarks]
+    if flags.json:
+        import json
+
+        files = [as_plain(one) for one in inspected]
+        usable = not (missing or problems)
+        print(
+            json.dumps({"folder": str(place), "usable": usable, "missing": missing, "files": files})
+        )
+    else:
+        print(as_table(inspected, place))
+        lines = {"problem": problems, "missing": missing, "note": remarks}
+        for kind, said in lines.items():
+            for line in said:
+                print(f"{kind}: {line}")
+    return ExitCode.MISSING if missing or problems else ExitCode.OK
 
 
 if __name__ == "__main__":

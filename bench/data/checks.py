@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.config import UsageError
 
-__all__ = ["ArrayCheck", "check_counts", "check_together"]
+__all__ = ["ORDERED", "ArrayCheck", "check_counts", "check_order", "check_scales", "check_together"]
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,10 @@ _NEGATIVE_SLACK = 0.01  # of the peak: resampling rings below zero, a no-data va
 _UNIT_LIMIT = 2.0
 _FACTOR = 4.0  # between means: the scenes of one data set differ less, bit depths of 8 and 11 more
 _SAME = 4.0  # times nearer than its own partner: not by chance
-_IMAGES = 16  # compared one with another
+_BESIDE_MS = ("lms", "gt")
+
+ORDERED = 16
+"""Images of an array that are compared one with another."""
 
 
 class ArrayCheck:
@@ -30,10 +34,17 @@ class ArrayCheck:
         path: the file, for messages.
         key: gt, ms, lms or pan; ``lms`` is an interpolation and may leave 0..peak.
         peak: largest count.
+
+    Attributes:
+        least, most: counts that pass.
+        outside: values of ``lms`` outside 0..peak, which pass.
     """
 
     def __init__(self, path: Path, key: str, peak: float):
         self.path, self.key, self.peak = path, key, peak
+        ringing = key == "lms"
+        self.least = -peak if ringing else -_NEGATIVE_SLACK * peak
+        self.most = 2 * peak if ringing else peak
         self.low, self.high, self.outside = np.inf, -np.inf, 0
         self._whole = True
         self._constant: list[int] = []
@@ -52,16 +63,13 @@ class ArrayCheck:
             raise self._error(
                 f"has NaN or infinite values (as float32), first in image {bad}; expected counts"
             )
-        ringing = self.key == "lms"
-        least = -self.peak if ringing else -_NEGATIVE_SLACK * self.peak
-        most = 2 * self.peak if ringing else self.peak
-        if high > most or low < least:
-            worst = float(values.max() if high > most else values.min())
+        if high > self.most or low < self.least:
+            worst = float(values.max() if high > self.most else values.min())
             raise self._error(
                 f"has the value {worst:g}; expected counts from 0 to {self.peak:g} (another bit "
                 f"depth? the sensor decides it: --sensor)"
             )
-        if ringing:
+        if self.key == "lms":
             self.outside += int(((values < 0) | (values > self.peak)).sum())
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._whole = self._whole and bool((images == np.rint(images)).all())
@@ -79,9 +87,8 @@ class ArrayCheck:
         Raises:
             UsageError: one value everywhere, or fractions far below any count.
         """
+        self.settle(made_here=made_here)
         if self.low == self.high:
-            if self.key != "pan" or not made_here:
-                raise self._error(f"is {self.low:g} everywhere; expected images")
             log.warning("%s: pan is %g everywhere", self.path, self.low)
         elif self._constant:
             some = ", ".join(map(str, self._constant[:5]))
@@ -90,6 +97,11 @@ class ArrayCheck:
                 "out", self.path, self.key, len(self._constant), some,
                 ", ..." if len(self._constant) > 5 else "",
             )  # fmt: skip
+
+    def settle(self, *, made_here: bool) -> None:
+        """Raise as :meth:`finish`, and say nothing of what passes."""
+        if self.low == self.high and (self.key != "pan" or not made_here):
+            raise self._error(f"is {self.low:g} everywhere; expected images")
         scaled = self.high <= max(_UNIT_LIMIT, self.peak / 500) and self.high < self.peak / 100
         if scaled and not self._whole:
             raise self._error(
@@ -105,24 +117,36 @@ def check_together(images: dict[str, Tensor], ratio: int, path: Path) -> None:
     """Check that the arrays of a split show the same scenes in the same scale.
 
     Args:
-        images: gt (where there is one), ms, lms, each (N, C, H, W) in one unit.
+        images: gt (where there is one), ms, lms, and pan, each (N, C, H, W) in one unit.
         ratio: PAN pixels per MS pixel.
         path: the file, for messages.
 
     Raises:
         UsageError: means that no scale explains; lms that belongs to other bands or images.
     """
-    ms = images["ms"][:_IMAGES].double()
-    for key in ("lms", "gt"):
-        if key not in images:
-            continue
-        own, other = (float(images[name].mean(dtype=ms.dtype)) for name in (key, "ms"))
+    # Of each image first: a mean in float64 would copy all of them.
+    check_scales({key: float(x.mean((1, 2, 3)).double().mean()) for key, x in images.items()}, path)
+    first = {key: x[:ORDERED] for key, x in images.items()}
+    check_order(
+        {key: x if key == "ms" else F.avg_pool2d(x, ratio) for key, x in first.items()}, path
+    )
+
+
+def check_scales(means: Mapping[str, float], path: Path) -> None:
+    """Check the means over all images, as :func:`check_together`."""
+    for key in filter(means.__contains__, _BESIDE_MS):
+        own, other = means[key], means["ms"]
         if max(own, other) > _FACTOR * max(min(own, other), 0):
             raise UsageError(
                 f"{path}: {key} has mean {own:.4g} of the peak and ms {other:.4g}; expected both "
                 f"in one scale: the same counts"
             )
-        swap = _swapped(F.avg_pool2d(images[key][:_IMAGES].double(), ratio), ms)
+
+
+def check_order(low: Mapping[str, Tensor], path: Path) -> None:
+    """Check the first :data:`ORDERED` images, averaged to the grid of ``ms``."""
+    for key in filter(low.__contains__, _BESIDE_MS):
+        swap = _swapped(low[key], low["ms"])
         if swap:
             text = f"{path}: {key} does not belong to ms: its {swap}; expected the same order"
             if key == "lms":
@@ -132,11 +156,9 @@ def check_together(images: dict[str, Tensor], ratio: int, path: Path) -> None:
 
 def _swapped(low: Tensor, ms: Tensor) -> str:
     """Say which band or image of ``low`` is nearer to another one of ``ms`` than to its own."""
-    pairs = {
-        "band": ((low[:, :, None] - ms[:, None]).abs().mean((0, 3, 4))),
-        "image": ((low[:, None] - ms[None]).abs().mean((2, 3, 4))),
-    }
-    for what, errors in pairs.items():
+    pairs = {"band": (low.transpose(0, 1), ms.transpose(0, 1)), "image": (low, ms)}
+    for what, sides in pairs.items():
+        errors = torch.cdist(*(side.flatten(1) for side in sides), p=1)
         own, (best, where) = errors.diagonal(), errors.min(1)
         wrong = own > _SAME * best
         if bool(wrong.any()):

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import h5py
+import numpy as np
 import torch
 from torch import Tensor
 
 from backbones.names import nearest
 from bench.config import MissingError, UsageError, config_hash
-from bench.data.boundary import is_leftover, reading
+from bench.data.boundary import reading
 from bench.data.checks import ArrayCheck, check_together
-from bench.data.files import FILE_NAMES, KEYS, SPLITS, Header, read_areas
-from bench.data.hdf5 import ArrayDigest, digest, find_array, open_hdf5, read_blocks
+from bench.data.files import FILE_NAMES, SPLITS, Header, read_areas
+from bench.data.finding import PATTERNS, find_files
+from bench.data.hdf5 import ArrayDigest, digest, open_hdf5, read_blocks
+from bench.data.layout import arrays_of, check_shapes, describe, ratio_of, sensor_of
+from bench.data.phase import out_of_phase
+from bench.data.published import has_two_full_sets, sensor_in_name
+from bench.data.room import check_room
 from bench.data.sample import SAMPLES, build_sample
-from bench.imaging import SENSOR_NAMES, Sensor, get_sensor
 
 __all__ = ["Dataset", "Split", "load_dataset"]
 
@@ -28,12 +32,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_SAMPLE = "sample-4"
 TEST_SPLITS = ("reduced", "full")
-_PATTERNS = {
-    "train": ("train.h5", "train_*.h5"),
-    "valid": ("valid.h5", "valid_*.h5"),
-    "reduced": ("test_reduced.h5", "test_*_multiExm*.h5"),
-    "full": ("test_full.h5", "test_*_OrigScale_multiExm*.h5"),
-}
+_LOOKED_AT, _CORNER = 64, 16  # images, and MS pixels along a side, that tell a file's phase
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,6 @@ class Dataset:
         name: ``sample-4``, ``sample-8``, ``sample-pan``, or the folder's name.
         sensor: whose peak the counts are divided by.
         ratio: PAN pixels per MS pixel.
-        notes: what is simulated, in sentences; empty where the files do not say.
     """
 
     def __init__(
@@ -86,10 +84,9 @@ class Dataset:
         split, first = next(iter(files.items()))
         with reading(first, "data set"), open_hdf5(first) as file:
             self._header = Header.read(file)
-            shapes = {key: array.shape for key, array in _arrays(file, split, first).items()}
-        self.ratio = _ratio(shapes, first)
-        self.sensor = _sensor(self._header, shapes["ms"][1], sensor, first)
-        self.notes = () if self._header is None else self._header.notes
+            shapes = {key: array.shape for key, array in arrays_of(file, split, first).items()}
+        self.ratio = ratio_of(shapes, first)
+        self.sensor = sensor_of(self._header, shapes["ms"][1], sensor, first)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -100,6 +97,37 @@ class Dataset:
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that are there."""
         return tuple(self._files)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What readers of a result must know, in sentences: what is simulated, known defects."""
+        if self._header is not None:
+            return self._header.notes
+        return tuple(note for split in self.splits for note in self._defects(split))
+
+    def _defects(self, split: str) -> list[str]:
+        """Look into a file that was not made here, at a few images so that it costs nothing."""
+        path, notes = self._files[split], []
+        with reading(path, "data set"), open_hdf5(path) as file:
+            if Header.read(file) is not None:
+                return []
+            arrays = arrays_of(file, split, path)
+            check_shapes(arrays, self.sensor, self.ratio, path)
+            ms, lms = (
+                _corners(arrays[key], step) for key, step in (("ms", 1), ("lms", self.ratio))
+            )
+            if astray := int(out_of_phase(ms, lms, self.ratio).sum()):
+                notes.append(
+                    f"ms of {astray} of {len(ms)} {split} images looked at lies one PAN pixel off "
+                    f"their lms, which methods that up-sample ms themselves see"
+                )
+            if split == "full" and has_two_full_sets(self.sensor.name, arrays["lms"].shape):
+                notes.append(
+                    f"PanCollection has two sets of {len(arrays['lms'])} {self.sensor.name} images "
+                    f"at full resolution; which this is, EXP's HQNR tells (bench/prepare.py "
+                    f"--check)"
+                )
+        return notes
 
     @cached_property
     def areas(self) -> dict[str, tuple[str, ...]]:
@@ -119,7 +147,7 @@ class Dataset:
         for split, path in self._files.items():
             if split not in self._digests:
                 with reading(path, "data set"), open_hdf5(path) as file:
-                    arrays = _arrays(file, split, path)
+                    arrays = arrays_of(file, split, path)
                     self._digests[split] = {key: digest(array) for key, array in arrays.items()}
         arrays = {split: self._digests[split] for split in self.splits}
         return config_hash({"sensor": self.sensor, "arrays": arrays})
@@ -138,7 +166,7 @@ class Dataset:
         if name not in self._files:
             raise MissingError(
                 f"data set {self.name} has no {name} split; expected a file named "
-                f"{' or '.join(_PATTERNS[name])}; it has {', '.join(self.splits)}"
+                f"{' or '.join(PATTERNS[name])}; it has {', '.join(self.splits)}"
             )
         if name not in self._loaded:
             self._loaded[name] = self._read(name)
@@ -150,11 +178,18 @@ class Dataset:
             header = Header.read(file)
             if header is not None and header.sensor != self.sensor:
                 raise UsageError(
-                    f"{path}: written for {_describe(header.sensor)}; the data set's other "
-                    f"files for {_describe(self.sensor)}"
+                    f"{path}: written for {describe(header.sensor)}; the data set's other "
+                    f"files for {describe(self.sensor)}"
                 )
-            arrays = _arrays(file, name, path)
-            _check_shapes(arrays, self.sensor, self.ratio, path)
+            named = sensor_in_name(path)
+            if header is None and named not in (None, self.sensor.name):
+                raise UsageError(
+                    f"{path} is named for {named}; the data set's other files are of "
+                    f"{describe(self.sensor)}; rename it if that is wrong"
+                )
+            arrays = arrays_of(file, name, path)
+            check_shapes(arrays, self.sensor, self.ratio, path)
+            check_room(path, [array.shape for array in arrays.values()])
             images, digests, overshoot = {}, {}, 0
             for key, array in arrays.items():
                 check = ArrayCheck(path, key, self.sensor.peak)
@@ -165,6 +200,12 @@ class Dataset:
             check_together(images, self.ratio, path)
         if digests != self._digests.setdefault(name, digests):
             raise UsageError(f"{path} changed since this command opened it; run it again")
+        if astray := int(out_of_phase(images["ms"], images["lms"], self.ratio).sum()):
+            log.warning(
+                "%s: ms of %d of %d images lies one PAN pixel off their lms, as if flipped after"
+                " decimation; methods that up-sample ms themselves (panmamba, adwm) see it",
+                path, astray, len(images["ms"]),
+            )  # fmt: skip
         if overshoot:
             log.debug("%s: %d values of lms lie outside 0..%g", path, overshoot, self.sensor.peak)
         return Split(
@@ -182,14 +223,15 @@ def load_dataset(
         name: ``sample`` (= ``sample-4``), ``sample-8``, ``sample-pan``, or a folder of files as
             ``bench/prepare.py`` writes them or as PanCollection names them
             (``train_wv3.h5``, ``valid_wv3.h5``, ``test_wv3_multiExm1.h5``,
-            ``test_wv3_OrigScale_multiExm1.h5``), there or up to two folders down.
-        sensor: of files that do not name theirs, one of ``bench.imaging.SENSOR_NAMES``; where a
-            folder holds files of several sensors, it also says which to take.
+            ``test_wv3_OrigScale_multiExm1.h5``), there or up to two folders down; or one such
+            file, a data set of one split.
+        sensor: one of ``bench.imaging.SENSOR_NAMES``, of files that say it neither inside nor by
+            their name; where a folder holds files of several sensors, which to take.
         cache: where the shipped sample is built; None: ``results/data``.
 
     Raises:
         MissingError: no such folder, or nothing in it that is named like a data set.
-        UsageError: files that are ambiguous or broken, or whose sensor is unknown.
+        UsageError: files that are ambiguous or broken, or whose sensor is unknown or another.
     """
     text = str(name)
     text = _DEFAULT_SAMPLE if text == "sample" else text
@@ -197,110 +239,21 @@ def load_dataset(
         folder = build_sample(text, cache)
         files = {split: folder / file_name for split, file_name in FILE_NAMES.items()}
         return Dataset(text, files, sensor=sensor, built=True)
-    folder = Path(text).expanduser()
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise MissingError(
-            f"data set {text!r} {what}{nearest(text, ('sample', *SAMPLES))}; expected sample, "
-            f"{', '.join(SAMPLES)} or a folder of PanCollection HDF5 files"
-        )
-    files = {
-        split: path
-        for split in SPLITS
-        if (path := _choose(split, _find(folder, split), sensor)) is not None
-    }
-    if not files:
-        names = ", ".join(pattern for patterns in _PATTERNS.values() for pattern in patterns)
-        raise MissingError(f"no data in {folder}; expected files named {names}")
+    place = Path(text).expanduser()
+    files = find_files(place, sensor)
     # A name is data: it stands in rows and file names, where not every byte of a path can.
-    printable = os.fsencode(folder.resolve().name).decode("utf-8", "replace")
+    own = place.resolve()
+    printable = os.fsencode(own.stem if place.is_file() else own.name).decode("utf-8", "replace")
     return Dataset(printable, files, sensor=sensor)
 
 
-def _find(folder: Path, split: str) -> list[Path]:
-    found = {
-        path
-        for pattern in _PATTERNS[split]
-        for depth in ("", "*/", "*/*/")
-        for path in folder.glob(depth + pattern)
-        if (split == "full" or "OrigScale" not in path.name)
-        and path.is_file()
-        and not is_leftover(path, folder)
-    }
-    return sorted(found)
-
-
-def _choose(split: str, paths: Sequence[Path], sensor: str | None) -> Path | None:
-    """Return the one file of a split; the sensor's name breaks a tie between several."""
-    if len(paths) > 1 and sensor is not None:
-        paths = [path for path in paths if sensor.lower() in path.stem.lower().split("_")] or paths
-    if len(paths) > 1:
-        raise UsageError(
-            f"several files for the {split} split: {', '.join(map(str, paths))}; choose one by "
-            f"--sensor, or name the folder that holds only one"
-        )
-    return paths[0] if paths else None
-
-
-def _sensor(header: Header | None, bands: int, name: str | None, path: Path) -> Sensor:
-    if header is None or (name is not None and name.lower() not in map(str.lower, SENSOR_NAMES)):
-        if name is None:
-            raise UsageError(
-                f"{path} does not say which sensor its counts come from; give --sensor, one of "
-                f"{', '.join(SENSOR_NAMES)}"
-            )
-        return get_sensor(name, bands)  # or its own word on a name that is none
-    if name is not None and name.lower() != header.sensor.name.lower():
-        raise UsageError(
-            f"--sensor {name} contradicts {path}, written for {_describe(header.sensor)}"
-        )
-    return header.sensor
-
-
-def _describe(sensor: Sensor) -> str:
-    return f"sensor {sensor.name}, {sensor.bands} bands, peak {sensor.peak:g}"
-
-
-def _arrays(file: h5py.File, split: str, path: Path) -> dict[str, h5py.Dataset]:
-    """Return the arrays, after checking that each is there and (N, C, H, W)."""
-    keys = [key for key in KEYS if key != "gt" or split != "full"]
-    arrays = {}
-    for key in keys:
-        array = find_array(file, key, path)
-        if array is None:
-            found = ", ".join(sorted(file)) or "nothing"
-            raise UsageError(
-                f"{path} has no array {key!r}; expected {', '.join(keys)}, found {found}"
-            )
-        if array.ndim != 4:
-            raise UsageError(f"{path}: {key} has shape {array.shape}; expected 4 axes (N, C, H, W)")
-        arrays[key] = array
-    return arrays
-
-
-def _ratio(shapes: dict[str, tuple[int, ...]], path: Path) -> int:
-    (h, w), (rows, columns) = shapes["ms"][2:], shapes["pan"][2:]
-    if rows % h or columns % w or rows // h != columns // w:
-        raise UsageError(
-            f"{path}: pan of {rows}x{columns} is no whole multiple of ms of {h}x{w}; "
-            f"expected one ratio along both axes"
-        )
-    return rows // h
-
-
-def _check_shapes(arrays: dict[str, h5py.Dataset], sensor: Sensor, ratio: int, path: Path) -> None:
-    shapes = {key: array.shape for key, array in arrays.items()}
-    count, bands, h, w = shapes["ms"]
-    if bands != sensor.bands:
-        raise UsageError(f"{path}: ms has {bands} bands; sensor {sensor.name} has {sensor.bands}")
-    for key, shape in shapes.items():
-        scale = 1 if key == "ms" else ratio
-        expected = (count, 1 if key == "pan" else bands, scale * h, scale * w)
-        if shape != expected:
-            raise UsageError(
-                f"{path}: {key} has shape {shape}; beside ms {shapes['ms']} at ratio {ratio} "
-                f"expected {expected}"
-            )
+def _corners(dataset: h5py.Dataset, step: int) -> Tensor:
+    """Return a corner of images all over an array, ``step`` pixels for each MS pixel."""
+    side = _CORNER * step
+    some = np.unique(np.linspace(0, len(dataset) - 1, _LOOKED_AT).round().astype(int))
+    return torch.stack(
+        [torch.from_numpy(dataset[index, :, :side, :side].astype(np.float64)) for index in some]
+    )
 
 
 def _read_array(dataset: h5py.Dataset, check: ArrayCheck) -> tuple[Tensor, str]:

@@ -34,7 +34,7 @@ __all__ = [
     "read_blocks",
 ]
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 4 << 20  # few: a block is copied, cast and checked while the values it joins grow
 _DEPTH = 8  # virtual datasets of virtual datasets
 _BOMB_BYTES = 1 << 20  # a deflated chunk above it could grow to more than a gigabyte
 _DEFLATE = 1
@@ -158,8 +158,10 @@ def list_arrays(group: h5py.Group) -> dict[str, tuple[int, ...] | None]:
 
 
 def read_blocks(dataset: h5py.Dataset) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first index, block) along the first axis, as stored, about 64 MiB each."""
+    """Yield (first index, block) along the first axis, as stored, some MiB each, chunks whole."""
     step = max(_BLOCK_BYTES * len(dataset) // max(dataset.nbytes, 1), 1)
+    if dataset.chunks:  # none is decompressed twice
+        step = -(-step // dataset.chunks[0]) * dataset.chunks[0]
     for start in range(0, len(dataset), step):
         yield start, dataset[start : start + step]
 

@@ -79,14 +79,20 @@ def test_reads_pancollection_layouts(tmp_path, layout):
     assert data.split("train") is data.split("train")
 
 
-def test_divisor_comes_from_the_sensor_and_never_from_the_path(tmp_path):
-    write(tmp_path / "gf2" / "train_gf2.h5", arrays(peak=1023))
+def test_divisor_comes_from_the_file_and_never_from_its_folder(tmp_path):
+    write(tmp_path / "gf2" / "train.h5", arrays(peak=1023))
     with pytest.raises(UsageError, match=r"--sensor, one of .*WV3.*GF2"):
         load_dataset(tmp_path / "gf2")
     ten, eleven = (
         load_dataset(tmp_path / "gf2", sensor=sensor).split("train").gt for sensor in ("GF2", "QB")
     )
     assert torch.allclose(ten * 1023, eleven * 2047)
+    (tmp_path / "gf2" / "train.h5").rename(tmp_path / "train_gf2.h5")
+    assert load_dataset(tmp_path).sensor.peak == 1023
+    with pytest.raises(
+        UsageError, match=r"--sensor QB contradicts .*train_gf2.h5, .*named for GF2"
+    ):
+        load_dataset(tmp_path, sensor="QB")
 
 
 def test_sensor_chooses_among_files_of_several(tmp_path):
@@ -95,6 +101,17 @@ def test_sensor_chooses_among_files_of_several(tmp_path):
     with pytest.raises(UsageError, match=r"several files for the train split.*--sensor"):
         load_dataset(tmp_path)
     assert load_dataset(tmp_path, sensor="wv3").split("train").gt.shape[1] == 8
+    with pytest.raises(UsageError, match=r"--sensor WV2 contradicts"):
+        load_dataset(tmp_path, sensor="WV2")
+
+
+def test_files_of_two_sensors_are_no_data_set(tmp_path):
+    """Both have four bands: only their names say that the divisors differ."""
+    write(tmp_path / "train_qb.h5", arrays())
+    write(tmp_path / "valid_gf2.h5", arrays(peak=1023))
+    with pytest.raises(UsageError, match=r"files of several sensors: GF2, QB; choose one"):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path, sensor="GF2").splits == ("valid",)
 
 
 def test_lms_overshoot_is_counted_not_refused(tmp_path):
@@ -163,12 +180,15 @@ def test_broken_files_are_named_with_what_is_wrong(tmp_path, case):
 
 
 def test_bands_that_do_not_match_the_sensor(tmp_path):
-    write(tmp_path / "train_qb.h5", arrays(bands=4))
+    write(tmp_path / "train.h5", arrays(bands=4))
     with pytest.raises(UsageError, match=r"WV3 has 8 bands but the data has 4"):
         load_dataset(tmp_path, sensor="WV3")
     write(tmp_path / "valid_qb.h5", arrays(bands=3))
     with pytest.raises(UsageError, match=r"ms has 3 bands; sensor QB has 4"):
         load_dataset(tmp_path, sensor="QB").split("valid")
+    write(tmp_path / "train_wv2.h5", arrays(bands=4))
+    with pytest.raises(UsageError, match=r"named for WV2: .* has 8 bands but the data has 4"):
+        load_dataset(tmp_path / "train_wv2.h5")
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
@@ -186,8 +206,10 @@ def test_missing_folder_file_and_split(tmp_path):
     with pytest.raises(MissingError, match=r"no data in .*train_\*\.h5"):
         load_dataset(tmp_path)
     path = write(tmp_path / "train_qb.h5", arrays())
-    with pytest.raises(MissingError, match="is a file, not a folder"):
-        load_dataset(path)
+    other = path.with_name("notes.h5")
+    other.write_bytes(path.read_bytes())
+    with pytest.raises(UsageError, match=r"notes.h5 does not say which split it is; .*test_full"):
+        load_dataset(other)
     data = load_dataset(tmp_path, sensor="QB")
     with pytest.raises(MissingError, match=r"no full split; expected .*it has train"):
         data.split("full")
