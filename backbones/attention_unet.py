@@ -1,7 +1,9 @@
 """Attention U-Net denoiser: what diffusion pansharpening uses, and the paper measures against.
 
 The U-Net of SR3 (Saharia et al., TPAMI 2023) at the scale of DDIF (Cao et al., Information Fusion
-2024): residual blocks with GroupNorm, full softmax attention at the two coarsest levels.
+2024): residual blocks with GroupNorm, full softmax attention at the two coarsest levels. Three
+published forms of it are backbones of their own, layer by layer: ``sr3_unet``, ``improved_unet``
+(improved DDPM) and ``ddif_unet``.
 """
 
 from __future__ import annotations

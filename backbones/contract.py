@@ -111,7 +111,7 @@ class Backbone(Protocol):
         adaptable: explicit list of adaptable operators; never the time embedding.
         size_multiple: H and W must be multiples of this.
         min_size: smallest H and W.
-        family: ``operator``, ``unet`` or ``conv``.
+        family: ``operator``, ``unet``, ``conv`` or ``transformer``.
         citation: where the design comes from.
         version: raised whenever the same config gives other numbers.
         scales: optional; config fields by name of a scale (``tiny``, ``small``, ``base``), which

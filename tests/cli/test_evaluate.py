@@ -96,14 +96,14 @@ def test_interpolation_has_the_error_of_the_files_own_lms(data, capsys):
     np.testing.assert_allclose(rows["exp", "reduced", "PSNR"]["samples"], expected, rtol=1e-5)
 
 
-def test_pancollection_files_say_no_sensor(data, tmp_path, capsys):
+def test_pancollection_files_say_their_sensor_by_name_alone(data, tmp_path, capsys):
     for split, name in {"reduced": "multiExm1", "full": "OrigScale_multiExm1"}.items():
         with h5py.File(tmp_path / f"test_qb_{name}.h5", "w") as file:
             for key in ("gt", "ms", "lms", "pan") if split == "reduced" else ("ms", "lms", "pan"):
                 file[key] = read(data, split, key)
-    with pytest.raises(UsageError, match="give --sensor"):
-        evaluate(tmp_path, capsys, method=("exp",))
-    _, theirs = evaluate(tmp_path, capsys, method=("exp",), sensor="QB")
+    with pytest.raises(UsageError, match="--sensor GF2 contradicts"):
+        evaluate(tmp_path, capsys, method=("exp",), sensor="GF2")
+    _, theirs = evaluate(tmp_path, capsys, method=("exp",))
     _, ours = evaluate(data, capsys, method=("exp",))
     for key in (("exp", "reduced", "Q2n"), ("exp", "full", "HQNR")):
         assert theirs[key]["samples"] == ours[key]["samples"]

@@ -119,7 +119,7 @@ def test_metadata_is_of_the_declared_kind(net, backbone_name):
     assert (net.bands, net.cond_channels) == (4, 5)
     assert net.size_multiple >= 1
     assert net.min_size >= 1
-    assert net.family in {"operator", "unet", "conv"}
+    assert net.family in {"operator", "unet", "conv", "transformer"}
     assert net.citation
     assert net.version >= 1
     assert all(isinstance(block, GuidedBlock) for block in net.guided)
