@@ -49,6 +49,55 @@ def ablation_modes(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def paper(session: nox.Session) -> None:
+    """Every table and figure of the paper, one study after the other."""
+    prepare(session)
+    session.run("python", "protocols/paper.py", *session.posargs)
+
+
+@nox.session(default=False)
+def reduced_resolution(session: nox.Session) -> None:
+    """Tables 1 (left) and 2: every method at reduced resolution."""
+    prepare(session)
+    session.run("python", "protocols/reduced_resolution.py", *session.posargs)
+
+
+@nox.session(default=False)
+def full_resolution(session: nox.Session) -> None:
+    """Table 1 (right): every method at full resolution."""
+    prepare(session)
+    session.run("python", "protocols/full_resolution.py", *session.posargs)
+
+
+@nox.session(default=False)
+def ablation_layers(session: nox.Session) -> None:
+    """Figures 8 and 9: 2 to 12 operator layers, bare and as NODiff."""
+    prepare(session)
+    session.run("python", "protocols/ablation_layers.py", *session.posargs)
+
+
+@nox.session(default=False)
+def ablation_finetuning(session: nox.Session) -> None:
+    """Table 3: NODiff without each of its parts; LoRA blind to time; ranks."""
+    prepare(session)
+    session.run("python", "protocols/ablation_finetuning.py", *session.posargs)
+
+
+@nox.session(default=False)
+def ablation_sampler(session: nox.Session) -> None:
+    """DDIM and DDPM, one step to many: quality against time."""
+    prepare(session)
+    session.run("python", "protocols/ablation_sampler.py", *session.posargs)
+
+
+@nox.session(default=False)
+def visuals(session: nox.Session) -> None:
+    """Figures 4 and 5: images with zoom boxes, error maps, HQNR maps."""
+    prepare(session)
+    session.run("python", "protocols/visuals.py", *session.posargs)
+
+
+@nox.session(default=False)
 def backbones(session: nox.Session) -> None:
     """Which denoiser? The registered backbones, bare and as NODiff; rows, tables, figures."""
     prepare(session)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench.config import CommonFlags
+from bench.config import CommonFlags, apply_overrides, experiment_preset
 from bench.records import View
 from bench.running import Desk, Study
 
@@ -38,12 +38,16 @@ class Flags(CommonFlags):
     """Backbones of NODiff, by name or glob."""
 
 
-def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
+def cells(flags: Flags, desk: Desk, **evaluated: Any) -> Iterator[Cell]:
+    """Yield the cells; ``evaluated`` are fields of the evaluation, for studies of a part of it."""
     from bench.cells.experiments import experiment_cells, method_cells
     from bench.fusion import FUSION_METHODS
 
-    yield from method_cells(FUSION_METHODS.match(flags.method), desk)
-    yield from experiment_cells(desk.experiments(), desk)
+    preset = apply_overrides(experiment_preset(flags.preset), flags.override).evaluation
+    evaluation = replace(preset, **evaluated)
+    yield from method_cells(FUSION_METHODS.match(flags.method), desk, evaluation)
+    experiments = [replace(one, evaluation=evaluation) for one in desk.experiments()]
+    yield from experiment_cells(experiments, desk)
 
 
 VIEW = View(

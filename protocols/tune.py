@@ -1,9 +1,9 @@
 """Learning rates: every entrant gets the same grid and the same number of short trials.
 
-A trial trains the bare denoiser, or the deep method, for a third of the steps that it has at the
-preset, with a seed that no result uses; the rate of the lowest validation loss wins. Test images
-play no part. The outcome goes into ``tuned.toml`` of the results' home, which every later command
-reads. A backbone of your own is tuned by the same command:
+A trial trains the bare denoiser, or the deep method, for a third (``--share``) of the steps that it
+has at the preset, with a seed that no result uses; the rate of the lowest validation loss wins.
+Test images play no part. The outcome goes into ``tuned.toml`` of the results' home, which every
+later command reads. A backbone of your own is tuned by the same command:
 
     nox -s tune -- --backbone mine --backbone-module mine.py
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 SEED = 1000
 """Of every trial, unless told otherwise; results have small seeds."""
 SHARE = 1 / 3
-"""Steps of a trial over those of the preset."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class Flags(CommonFlags):
     """Deep methods by name or glob."""
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
     """Peak learning rates to try."""
+    share: float = SHARE
+    """Steps of a trial over those of the preset."""
     seed: tuple[int, ...] = (SEED,)
     """Seeds of the trials; several are averaged."""
     packaged: bool = False
@@ -63,7 +64,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     from bench.recipes import method_experiment
 
     def trials(config: ExperimentConfig) -> list[ExperimentConfig]:
-        short = with_steps(config, round(SHARE * config.steps))
+        short = with_steps(config, round(flags.share * config.steps))
         return [with_rate(short, rate) for rate in flags.rates]
 
     named = flags.backbone or flags.method
@@ -102,7 +103,7 @@ VIEW = View(
     ("tuning",),
     axis="stage1.learning_rate",
     notes=(
-        "A third of the steps that each has at the preset; the lowest loss of a line is its rate.",
+        "Every trial takes the same share of its steps at the preset; the lowest loss is the rate.",
         "Bare denoisers: all on the same validation patches, noise and times.",
         "Deep methods: each by its own loss, absolute or squared.",
     ),

@@ -26,8 +26,7 @@ from bench.cells.training import (
 )
 from bench.config import EvaluationConfig, as_plain
 from bench.data import Dataset, Split
-from bench.imaging import Sensor
-from bench.metrics import full_resolution, reduced_resolution
+from bench.metrics import full_resolution, hqnr_map, reduced_resolution
 from bench.recipes import Recipe, discard, train_recipe
 from bench.recipes.base import Fuse, Part
 from bench.records import Row
@@ -46,6 +45,8 @@ _OF_PARTS = ("PSNR", "SAM", "ERGAS")
 _WHOLE_PARTS = {"two_stage": 2, "joint": 1}
 """Parts that take every sampling step, by scheme."""
 METRICS_VERSION = 2
+_MAP_STEP = 8
+"""Pixels between the blocks of an HQNR map."""
 
 
 def accuracy_cell(
@@ -66,11 +67,8 @@ def accuracy_cell(
         fuse = recipe.fuser(network, dataset, desk.device)
         rows = trained_rows(context, recipe, dataset, trained, desk)
         rows += _evaluated(context, fuse, dataset, evaluation)
-        split = (
-            _head(dataset.split("reduced"), evaluation.images)
-            if "reduced" in dataset.splits
-            else None
-        )
+        reduced = "reduced" in _wanted(dataset, evaluation)
+        split = _head(dataset.split("reduced"), evaluation.images) if reduced else None
         if split:
             parts = recipe.parts(network, dataset, desk.device)
             rows += _contributions(context, parts, split, dataset, evaluation)
@@ -113,7 +111,7 @@ def images_cell(
         fused = images[: len(part)]
         return [
             *_index_rows(context, fused, part, dataset, split, evaluation),
-            _picture(context, fused, part, split, dataset.sensor),
+            _picture(context, fused, part, split, dataset),
         ]
 
     return Cell(
@@ -145,17 +143,21 @@ def _evaluated(
 ) -> list[Row]:
     """Fuse the test sets there are, image by image, and measure them."""
     rows = []
-    for name in ("reduced", "full") if evaluation.full_resolution else ("reduced",):
-        if name not in dataset.splits:
-            continue
+    for name in _wanted(dataset, evaluation):
         split = _head(dataset.split(name), evaluation.images)
         fused, seconds = _fused(partial(fuse, name), split)
         rows += _index_rows(context, fused, split, dataset, name, evaluation)
         rows.append(
             measured(context, "latency_image", samples=seconds, split=name, kind="cost", batch=1)
         )
-        rows.append(_picture(context, fused, split, name, dataset.sensor))
+        rows.append(_picture(context, fused, split, name, dataset))
     return rows
+
+
+def _wanted(dataset: Dataset, evaluation: EvaluationConfig) -> list[str]:
+    """Return the test sets that are to be fused and are there."""
+    asked = {"reduced": evaluation.reduced_resolution, "full": evaluation.full_resolution}
+    return [name for name, wanted in asked.items() if wanted and name in dataset.splits]
 
 
 def _contributions(
@@ -249,12 +251,20 @@ def _head(split: Split, images: int | None) -> Split:
     return replace(split, **{key: x if x is None else x[:images] for key, x in arrays.items()})
 
 
-def _picture(context: Context, fused: Tensor, split: Split, name: str, sensor: Sensor) -> Row:
+def _picture(context: Context, fused: Tensor, split: Split, name: str, dataset: Dataset) -> Row:
     """Keep the first image of a split, for figures."""
     arrays = {"fused": fused[0], "lms": split.lms[0], "pan": split.pan[0]}
     if split.gt is not None:
         arrays["reference"] = split.gt[0]
+    elif bool(torch.isfinite(fused[0]).all()):
+        one = (x[:1] for x in (fused, split.ms, split.pan))
+        found = hqnr_map(
+            *one, lms=split.lms[:1], sensor=dataset.sensor, ratio=dataset.ratio, scale="unit",
+            step=_MAP_STEP,
+        )  # fmt: skip
+        arrays["hqnr"] = found[0]
     # Everywhere but on WorldView-2 and 3 the bands begin with blue, green, red.
+    sensor = dataset.sensor
     rgb = (4, 2, 1) if sensor.name in ("WV2", "WV3") else (2, 1, 0)
     half = {key: value.numpy().astype(np.float16) for key, value in arrays.items()}
     half["rgb"] = np.minimum(rgb, sensor.bands - 1)
@@ -294,8 +304,7 @@ def _seconds(recipe: Recipe, dataset: Dataset, desk: Desk, evaluation: Evaluatio
     each = patch_seconds(recipe, dataset, desk) / 3 / recipe.stages("")[0].patch ** 2
     steps = recipe.settings.get("sampler", {}).get("steps", 1)
     parts = _WHOLE_PARTS.get(recipe.settings.get("scheme"), 0)
-    for name, times in (("reduced", 1 + parts), ("full", 1)):
-        if name in dataset.splits:
-            pan = _head(dataset.split(name), evaluation.images).pan
-            total += each * pan.numel() * steps * times
+    for name in _wanted(dataset, evaluation):
+        times = 1 + parts if name == "reduced" else 1
+        total += each * _head(dataset.split(name), evaluation.images).pan.numel() * steps * times
     return total

@@ -16,6 +16,7 @@ from bench.config import config_hash
 from bench.data import Dataset
 from bench.recipes import (
     Recipe,
+    Stage,
     Trained,
     checkpoints,
     describe,
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 
+_NO_MATTER = ("data", "seed", "steps", "optimisation")
+_PATCH_SECONDS: dict[str, float] = {}
+"""By what decides it, once measured in this process."""
 _LOST = Failure("skip", "the history of this training cannot be read; its weights can")
 
 
@@ -126,8 +130,16 @@ def training_seconds(recipe: Recipe, dataset: Dataset, desk: Desk) -> float:
 
 
 def patch_seconds(recipe: Recipe, dataset: Dataset, desk: Desk) -> float:
-    """Time forward and backward of a recipe's first stage, per patch."""
+    """Time forward and backward of a recipe's first stage, per patch; alike ones once."""
     stage = recipe.stages("")[0]
+    alike = {k: v for k, v in stage.identity.items() if k not in _NO_MATTER}
+    key = config_hash({**alike, "ratio": dataset.ratio, "device": str(desk.device)})
+    if key not in _PATCH_SECONDS:
+        _PATCH_SECONDS[key] = _timed_patch(stage, dataset, desk)
+    return _PATCH_SECONDS[key]
+
+
+def _timed_patch(stage: Stage, dataset: Dataset, desk: Desk) -> float:
     batch, bands = 4, dataset.sensor.bands
     network = stage.build(None).to(desk.device)
     shapes: Mapping[str, int] = {"gt": bands, "lms": bands, "pan": 1}

@@ -31,7 +31,9 @@ __all__ = [
 NONE, UNKNOWN = "none", "unknown"
 REPEATS = ("seed",)
 """Row fields in which repeats of one thing differ."""
-WITHOUT_EFFECT = ("sampler.batch", "backbone.form", "evaluation.full_resolution")
+WITHOUT_EFFECT = (
+    "sampler.batch", "backbone.form", "evaluation.full_resolution", "evaluation.reduced_resolution",
+)  # fmt: skip
 """Settings that change no accuracy beyond rounding; they may well change a cost."""
 LABELS = (
     "preset", "scale", "training", "weights", "data.notes", "data.areas", "data.ratio", "historic",

@@ -47,6 +47,7 @@ class View:
             row is there. Empty: nothing is compared.
         notes: printed below tables and figures.
         words: setting whose words in the paper stand beside ours, e.g. ``modes``.
+        metrics: of accuracy, the columns of its tables; empty: the usual ones.
         costs: metrics of training and cost that accuracy tables show in further columns.
         paper: number of the paper's table that stands beside ours.
         outline: draw a frame around the modes that the axis' value keeps, in spectra.
@@ -63,6 +64,7 @@ class View:
     reference: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     words: str | None = None
+    metrics: tuple[str, ...] = ()
     costs: tuple[str, ...] = ()
     paper: int | None = None
     outline: bool = False
@@ -70,7 +72,16 @@ class View:
     beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "entrants", "notes", "costs", "beside", "baselines", "schemes"):
+        for name in (
+            "blocks",
+            "entrants",
+            "notes",
+            "metrics",
+            "costs",
+            "beside",
+            "baselines",
+            "schemes",
+        ):
             items = getattr(self, name)
             texts = [*items, *items.values()] if isinstance(items, Mapping) else items
             if not all(isinstance(text, str) for text in texts):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,19 @@ from bench.records import (
     to_frame,
 )
 from bench.records.lines import complete
+from bench.reporting.answers import findings
 from bench.reporting.blocks import BLOCKS, blocks_of
+from bench.reporting.blocks.accuracy import panels
 from bench.reporting.figures import save_figure
-from bench.reporting.html import UNKNOWN_MACHINE, Section, log, machine_of, render_html
+from bench.reporting.html import Chapter, Section, render_html
+from bench.reporting.shown import notes_of
+from bench.reporting.sources import UNKNOWN_MACHINE, doubts, machine_of, shared_settings
 from bench.reporting.tables import Table
 from bench.reporting.text import slug
 
 __all__ = ["build_sections", "frame_of", "print_report", "write_report"]
+
+log = logging.getLogger(__name__)
 
 Runs = Mapping[str, Mapping[str, Any]]
 _BESIDE = "quality"
@@ -59,7 +67,10 @@ def write_report(
     Raises:
         UsageError: a view that names an unknown block.
     """
-    sections = build_sections(rows, runs, views)
+    with _heard() as said:
+        sections = build_sections(rows, runs, views)
+        chapters = list(_chapters(sections, frame_of(rows, runs), runs, views))
+        warnings = list(dict.fromkeys([*doubts(to_frame(rows), runs), *said]))
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / "rows.csv", out / "samples.csv"]
     export_csv(rows, paths[0])
@@ -74,8 +85,48 @@ def write_report(
         for name, figure in section.figures.items():
             paths += save_figure(figure, out / "figures" / _stem(name, section, taken, "."))
     page = out / "report.html"
-    replace_file(page, render_html(title, sections, runs.values()).encode("utf-8", "replace"))
+    text = render_html(title, chapters, runs.values(), warnings)
+    replace_file(page, text.encode("utf-8", "replace"))
     return sections, [*paths, page]
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Yield a list of what the house warns of meanwhile."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    house = logging.getLogger("bench")
+    house.addHandler(handler)
+    try:
+        yield said
+    finally:
+        house.removeHandler(handler)
+
+
+def _chapters(
+    sections: Sequence[Section], frame: pd.DataFrame, runs: Runs, views: Mapping[str, View]
+) -> Iterator[Chapter]:
+    """Yield a chapter a study, and one of the sections that are of none in particular."""
+    studies = list(frame["protocol"].unique())
+    shown = {study: views.get(study) or generic_view(study) for study in studies}
+    left = list(sections)
+    for study, view in shown.items():
+        of_study = frame[frame["protocol"] == study].reset_index(drop=True)
+        words = {panel.name: panel.words for panel in panels(of_study, view)}
+        own = []
+        for section in [s for s in left if s.studies == [study] or len(studies) == 1]:
+            left.remove(section)
+            heading = words.get(section.title, section.title)
+            if heading == section.title:
+                heading = heading.removeprefix(f"{study}-").replace(f": {study} on ", " on ")
+            own.append((view.title if heading == study else heading, section))
+        yield Chapter(
+            view.title, own, findings(of_study, runs, view), notes_of(of_study, view),
+            shared_settings(of_study),
+        )  # fmt: skip
+    if left:
+        yield Chapter("Across studies", [(section.title, section) for section in left])
 
 
 def _stem(name: str, section: Section, taken: dict[str, str], kind: str = "") -> str:
@@ -103,7 +154,7 @@ def build_sections(rows: Sequence[Row], runs: Runs, views: Mapping[str, View]) -
         for name, block in blocks[study].items():
             if name != _BESIDE:
                 of_study = frame[frame["protocol"] == study].reset_index(drop=True)
-                _add(sections, block(of_study, runs, shown[study]))
+                _add(sections, block(of_study, runs, shown[study]), study)
     if of_quality:
         more, runs_beside = _beside(rows, runs, [shown[study] for study in of_quality])
         kept = [row for row in rows if len(studies) > 1 or row.protocol in of_quality]
@@ -117,9 +168,10 @@ def build_sections(rows: Sequence[Row], runs: Runs, views: Mapping[str, View]) -
     return [section for section in sections.values() if section.tables or section.figures]
 
 
-def _add(sections: dict[str, Section], more: Any) -> None:
+def _add(sections: dict[str, Section], more: Any, study: str | None = None) -> None:
     for section in more:
         known = sections.setdefault(section.title, Section(section.title))
+        known.studies += [study] if study and study not in known.studies else []
         known.tables += section.tables
         known.figures |= section.figures
 

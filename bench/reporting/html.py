@@ -1,29 +1,43 @@
-"""One HTML page that needs nothing else: tables, figures as SVG inside, provenance."""
+"""One HTML page that needs nothing else: answers first, then tables, figures, and their sources.
+
+Tables are jinja2's: great-tables has no sorting and colours for paper alone, itables brings 600 kB
+of script to each page; a first column that stays and a click on a heading are a few lines here.
+"""
 
 from __future__ import annotations
 
 import base64
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from bench.records import commit_words, machine_class
-from bench.reporting.figures import render_figure
+from bench.records.schema import STATUSES
+from bench.reporting.figures import Embedded, embed, photographic
+from bench.reporting.sentences import Finding
+from bench.reporting.sources import UNKNOWN_MACHINE, Run, machine_of, run_of
+from bench.reporting.summary import ARROWS
 from bench.reporting.tables import Table
+from bench.reporting.text import NOT_MEASURED, slug
 
-__all__ = ["UNKNOWN_MACHINE", "Section", "machine_of", "render_html"]
-
-log = logging.getLogger(__name__)
-
-UNKNOWN_MACHINE = "unknown machine"
+__all__ = ["UNKNOWN_MACHINE", "Chapter", "Section", "machine_of", "render_html"]
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_SHOWN_VERSIONS = ("python", "torch", "numpy", "nodiff-bench")
+_NUMBER = re.compile(
+    r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?%?($|,| [±\[(]| no |: | (better|worse|differs))"
+    rf"|{NOT_MEASURED}$|({'|'.join(STATUSES)})$"
+)
+_PHOTOGRAPHS = 600_000
+"""Bytes of all photographs of a page together; the files beside it have them in full."""
+_LONG = 26
+"""Characters from which on the cells of a column break into lines."""
+_FIRST_CLICK = {ARROWS["higher"]: "descending", ARROWS["lower"]: "ascending"}
+"""A click on a heading brings the best to the top."""
 
 
 @dataclass
@@ -33,53 +47,127 @@ class Section:
     title: str
     tables: list[Table] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
-    """By the stem of their files, which is also the picture's alternative text."""
+    """By the stem of their files."""
+    studies: list[str] = field(default_factory=list)
+    """Those that it shows; none where it shows whatever there is."""
 
 
-def render_html(title: str, sections: Sequence[Section], runs: Iterable[Mapping[str, Any]]) -> str:
-    """Return the page. ``runs`` are the records of ``run-<run_id>.json``."""
+@dataclass(frozen=True)
+class Chapter:
+    """A study on the page.
+
+    Attributes:
+        title: of the study.
+        sections: in order, by heading.
+        findings: what its rows answer; stands at the top of the page.
+        notes: what all of it must be read with.
+        settings: what all its lines share, by name.
+    """
+
+    title: str
+    sections: Sequence[tuple[str, Section]]
+    findings: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Column:
+    text: str
+    number: bool
+    long: bool
+    first_click: str
+
+
+def render_html(
+    title: str,
+    chapters: Sequence[Chapter],
+    runs: Iterable[Mapping[str, Any]],
+    warnings: Sequence[str] = (),
+) -> str:
+    """Return the page.
+
+    Args:
+        title: of the page.
+        chapters: a study each.
+        runs: records of ``run-<run_id>.json``.
+        warnings: what a reader should know before trusting the rows.
+    """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         undefined=StrictUndefined,
         trim_blocks=True,
+        lstrip_blocks=True,
         autoescape=True,
     )
-    shown = [
-        {
-            "title": section.title,
-            "tables": section.tables,
-            "figures": [_picture(*item) for item in section.figures.items()],
-        }
-        for section in sections
-    ]
+    figures = [f for c in chapters for _, section in c.sections for f in section.figures.values()]
+    share = _PHOTOGRAPHS / max(1, sum(map(photographic, figures)))
+    embedded = partial(_embedded, share=share)
+    environment.filters |= {"embed": embedded, "slug": slug, "grid": _grid, "base64": _base64}
+    known = [run_of(record) for record in runs]
     template = environment.get_template("report.html.j2")
-    return template.render(title=title, sections=shown, runs=[_run(run) for run in runs])
+    return template.render(
+        title=title, chapters=chapters, runs=known, warnings=warnings, origin=_origin(known)
+    )
 
 
-def _picture(name: str, figure: Figure) -> dict[str, str]:
-    return {"alt": name, "data": base64.b64encode(render_figure(figure, "svg")).decode()}
+def _embedded(
+    figures: Mapping[str, Figure], said: Sequence[str], share: float
+) -> Iterator[Embedded]:
+    """Yield figures for the page, without the notes that stand above all of the chapter."""
+    for name, figure in figures.items():
+        found = embed(figure, name, round(share * photographic(figure)))
+        notes = found.notes
+        for note in said:
+            notes = tuple(text.replace(note, "").strip() for text in notes)
+        yield replace(found, notes=tuple(filter(None, notes)))
 
 
-def _run(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return a line of provenance; what a broken record does not say is left out."""
-    run = dict.fromkeys(("status", "machine", "system", "commit", "versions", "command"), "")
-    run["run_id"] = str(record.get("run_id", ""))
-    try:
-        run["status"] = record["status"]
-        run["command"] = " ".join(record["command"])
-        run["machine"] = machine_of(record)
-        run["system"] = record["machine"].get("os", "")
-        run["commit"] = commit_words(record["commit"])
-        versions = record["versions"]
-        run["versions"] = ", ".join(f"{n} {versions[n]}" for n in _SHOWN_VERSIONS if n in versions)
-    except Exception as error:  # anybody's file
-        log.warning("run %s: not a whole record: %r", run["run_id"], error)
-    return run
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
-def machine_of(record: Mapping[str, Any]) -> str:
-    """Return the class of machine of a run, whatever its record holds."""
-    try:
-        return machine_class(record["machine"])
-    except Exception:  # anybody's file; what it says stands in the provenance
-        return UNKNOWN_MACHINE
+def _origin(runs: Sequence[Run]) -> list[str]:
+    """Return machines, commits and days of all runs, for the line below the title."""
+    machines = dict.fromkeys(run.machine for run in runs if run.machine)
+    commits = dict.fromkeys(run.commit for run in runs if run.commit)
+    days = sorted({run.when[:10] for run in runs if run.when})
+    said = [*list(machines)[:2], *(f"commit {commit}" for commit in list(commits)[:2])]
+    if days:
+        said.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
+    return said
+
+
+def _grid(table: Table) -> dict[str, Any]:
+    """Return columns and rows as the page shows them: what tells lines apart stands first."""
+    if table.cells.columns.empty:  # a table of notes alone
+        return {"columns": [], "rows": []}
+    head = _telling(table)
+    order = [head, *(column for column in table.cells if column != head)]
+    columns = []
+    for name in order:
+        texts = table.cells[name].astype(str)
+        first_click = _FIRST_CLICK.get(str(name)[-1:], "ascending")
+        number = bool(texts.map(lambda text: bool(_NUMBER.match(text))).all())
+        heading = re.sub(r" (?=[↑↓]$)", "\N{NO-BREAK SPACE}", str(name))
+        columns.append(_Column(heading, number, texts.str.len().max() > _LONG, first_click))
+    cells, marks = (of[order].to_numpy().tolist() for of in (table.cells, table.marks))
+    return {
+        "columns": columns,
+        "rows": [list(zip(*row, strict=True)) for row in zip(cells, marks, strict=True)],
+    }
+
+
+def _telling(table: Table) -> Any:
+    """Return the first column with at least half as many different labels as the one with most.
+
+    ``method`` may be the same in every line of an ablation; numbers measured are no labels.
+    """
+    cells = table.cells
+    labels = [
+        name for name in cells
+        if str(name)[-1:] not in _FIRST_CLICK and not cells[name].str.contains(r"\d\.\d").any()
+    ]  # fmt: skip
+    different = {name: cells[name].nunique() for name in labels}
+    most = max(different.values(), default=0)
+    return next((name for name in labels if 2 * different[name] >= most), cells.columns[0])

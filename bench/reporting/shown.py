@@ -16,6 +16,7 @@ from bench.reporting.text import missing, plain, shown_value
 
 __all__ = [
     "Shown",
+    "assumptions_of",
     "axis_column",
     "headers",
     "name_lines",
@@ -166,15 +167,19 @@ def words_of(conditions: Mapping[str, Any]) -> str:
 
 
 def notes_of(rows: pd.DataFrame, view: View, *extra: str) -> list[str]:
-    """Return what must stand below the rows: how data, presets and methods depart, then notes."""
+    """Return what must stand below the rows: how data and presets depart, then the view's notes."""
     notes = {}
     if "config.data.notes" in rows:
         said = rows[["dataset", "config.data.notes"]].dropna()
         notes = {f"{name}: {note}.": None for name, of in said.to_numpy() for note in of}
     presets = rows["config.preset"].dropna().unique() if "config.preset" in rows else []
     known = [f"Preset {name}: {DEPARTURES[name]}." for name in presets if name in DEPARTURES]
-    assumed = []
-    if "config.assumed" in rows:
-        said = rows[["method", "config.assumed"]].dropna().drop_duplicates()
-        assumed = [f"{name} is an approximation: {what}." for name, what in said.to_numpy()]
-    return [*notes, *known, *assumed, *view.notes, *extra]
+    return [*notes, *known, *view.notes, *extra]
+
+
+def assumptions_of(rows: pd.DataFrame) -> list[str]:
+    """Return what was assumed of methods whose papers leave it open, a sentence each."""
+    if "config.assumed" not in rows:
+        return []
+    said = rows[["method", "config.assumed"]].dropna().drop_duplicates()
+    return [f"{name} is an approximation: {what}." for name, what in said.to_numpy()]

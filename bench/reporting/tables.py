@@ -13,6 +13,7 @@ import pandas as pd
 
 from bench.records import defused, replace_file
 from bench.records.lines import SHOWN_LABELS
+from bench.records.metric_specs import METRIC_SPECS
 from bench.records.schema import STATUSES
 from bench.records.verdicts import MINIMUM_AREAS, POWER, Verdict, rounded_up
 from bench.reporting.paper import PAPER_HARDWARE
@@ -38,6 +39,7 @@ __all__ = [
     "format_verdict",
     "metric_table",
     "runs_text",
+    "with_ideal",
     "with_paper_numbers",
     "with_words",
 ]
@@ -204,13 +206,14 @@ def _cell(line: Mapping[str, Any], common: Mapping[str, int], decimals: int) -> 
         return NOT_MEASURED
     if line["status"] != "ok":
         return line["status"]
-    kind = line["kind"]
+    kind = "cost" if line["kind"] == "training" else line["kind"]
     text = format_number(line["center"], kind, decimals)
     if line["std"] == line["std"]:
         text += f" ± {format_number(line['std'], kind, decimals)}"
     if line["low"] == line["low"]:
         text += f" [{format_number(line['low'])}, {format_number(line['high'])}]"
-    if line["spread"] != "samples" and line["n"] != common[line["spread"]]:
+    alone = line["kind"] == "training" and line["n"] == 1  # a run has one, however many images
+    if line["spread"] != "samples" and line["n"] != common[line["spread"]] and not alone:
         text += f" (n={line['n']:.0f})"
     return text
 
@@ -256,27 +259,53 @@ def with_words(table: Table, label: str, words: Mapping[Any, str], who: Sequence
     return _beside(table, cells, note)
 
 
-def with_paper_numbers(table: Table, paper: pd.DataFrame, dataset: str) -> Table:
+def with_ideal(table: Table, metrics: Sequence[str]) -> Table:
+    """Add a last line with the value that a perfect image would have, as the paper's tables do.
+
+    Args:
+        table: has a column for each metric, headed by :func:`metric_header`.
+        metrics: those shown; one without an ideal value stays empty.
+    """
+    line = dict.fromkeys(table.cells, "")
+    line[table.cells.columns[0]] = "ideal value"
+    for metric in metrics:
+        spec, header = METRIC_SPECS.get(metric), metric_header(metric)
+        if spec is not None and spec.ideal is not None and header in line:
+            line[header] = "+inf" if spec.ideal == np.inf else f"{spec.ideal:g}"
+    cells = pd.concat([table.cells, pd.DataFrame([line])], ignore_index=True)
+    marks = table.marks.reindex(cells.index, fill_value="")
+    return replace(table, cells=cells, marks=marks)
+
+
+def with_paper_numbers(
+    table: Table, paper: pd.DataFrame, dataset: str, sensor: str | None = None
+) -> Table:
     """Add the paper's numbers for methods, or variants, of the same name, in columns of their own.
 
     Args:
         table: has a column ``method``, and ``variant`` where one method is shown in several.
         paper: as of :func:`bench.reporting.load_paper_table`.
         dataset: the rows' data set; only of WV3, GF2 and QB has the paper numbers.
+        sensor: of the data; where the data set is not called by one of these, it is what tells.
     """
-    paper = paper[paper["dataset"].map(_plain_name) == _plain_name(dataset)]
-    if paper.empty:
-        return table
+    known = {_plain_name(name): name for name in paper["dataset"].unique()}
+    name = next((known[n] for n in map(_plain_name, (dataset, sensor or "")) if n in known), None)
+    if name is None:
+        those = " and ".join(known.values())
+        note = f"{dataset} is not comparable with the paper's numbers, which are of {those}."
+        return replace(table, notes=(*table.notes, note))
     cells = table.cells.copy()
     methods = cells["variant" if "variant" in cells else "method"].map(_plain_name)
-    for metric, rows in paper.groupby("metric", sort=False):
+    for metric, rows in paper[paper["dataset"] == name].groupby("metric", sort=False):
         printed = {
             _plain_name(row.method): f"{row.mean:.3f}"
             + (f" ± {row.std:.3f}" if row.std == row.std else "")
             for row in rows.itertuples()
         }
-        cells[f"{metric} (paper, {dataset})"] = methods.map(printed).fillna(NOT_MEASURED)
-    note = f"Paper: the authors' numbers on {dataset}, {PAPER_HARDWARE}; not measured here."
+        cells[f"{metric} (paper, {name})"] = methods.map(printed).fillna(NOT_MEASURED)
+    note = f"Paper: the authors' numbers on {name}, {PAPER_HARDWARE}; not measured here."
+    if _plain_name(dataset) != _plain_name(name):
+        note += f" Comparable where {dataset} is PanCollection's {name} test set."
     return _beside(table, cells, note)
 
 

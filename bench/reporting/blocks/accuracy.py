@@ -11,13 +11,22 @@ from bench.records import View
 from bench.reporting.figures import metrics_along_axis
 from bench.reporting.html import Section
 from bench.reporting.paper import load_paper_table, load_paper_words
-from bench.reporting.shown import Shown, axis_column, headers, notes_of, of_accuracy, show
+from bench.reporting.shown import (
+    Shown,
+    assumptions_of,
+    axis_column,
+    headers,
+    notes_of,
+    of_accuracy,
+    show,
+)
 from bench.reporting.summary import last_rows, metric_header, metrics_in
 from bench.reporting.tables import (
     HEADLINE,
     SETTING_COST,
     Table,
     metric_table,
+    with_ideal,
     with_paper_numbers,
     with_words,
 )
@@ -84,7 +93,7 @@ def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     for name, dataset, words, rows in panels(frame, view):
         measured = rows[rows["kind"] == "accuracy"]
         present = metrics_in(measured)
-        metrics = [metric for metric in HEADLINE if metric in present] or present
+        metrics = [metric for metric in view.metrics or HEADLINE if metric in present] or present
         axis = axis_column(rows, view)
         title = f"Accuracy on {words}"
         if axis:
@@ -97,13 +106,18 @@ def accuracy(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         by = telling(shown, view)
         table = metric_table(
             shown.frame, by, name=name, title=title, metrics=metrics, rank_within=shown.ground,
-            notes=[*notes_of(measured, view), *shown.note],
+            notes=[*notes_of(measured, view), *assumptions_of(measured), *shown.note],
         )  # fmt: skip
         if axis and view.words and axis in by and "method" in by:
             who = [method for method in rows["method"].unique() if method not in view.baselines]
             table = with_words(table, headers(by)[axis], load_paper_words(view.words), who)
         if view.paper is not None and "method" in by:
-            table = with_paper_numbers(table, load_paper_table(view.paper), dataset)
+            # Tables 1 and 2 are one comparison on three sensors.
+            numbers = [1, 2] if view.paper < 3 else [3]
+            paper = pd.concat([load_paper_table(number) for number in numbers])
+            paper = paper[paper["metric"].isin(metrics)]
+            sensor = next(iter(measured["sensor"].dropna()), None)
+            table = with_paper_numbers(with_ideal(table, metrics), paper, dataset, sensor)
         yield Section(name, [table])
 
 

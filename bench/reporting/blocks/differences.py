@@ -24,13 +24,13 @@ from bench.reporting.tables import (
 )
 from bench.reporting.text import format_number, shown_value
 
-__all__ = ["differences", "paired"]
+__all__ = ["compared", "differences", "paired"]
 
 Runs = Mapping[str, Mapping[str, Any]]
 _MOST_BASELINES = 6
 
 
-def _compared(frame: pd.DataFrame, view: View) -> Iterator[tuple[Panel, Shown, Against]]:
+def compared(frame: pd.DataFrame, view: View) -> Iterator[tuple[Panel, Shown, Against]]:
     """Yield what is compared, its lines and comparisons, where the view names a reference."""
     for panel in panels(frame, view) if view.reference else ():
         rows = panel.rows[(panel.rows["status"] == "ok") & panel.rows["metric"].isin(HEADLINE)]
@@ -40,7 +40,7 @@ def _compared(frame: pd.DataFrame, view: View) -> Iterator[tuple[Panel, Shown, A
 
 def differences(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield differences to the line that the view names, with verdicts over training runs."""
-    for panel, shown, against in _compared(frame, view):
+    for panel, shown, against in compared(frame, view):
         lines, words = shown.lines, words_of(view.reference)
         verdicts = [verdict for _, verdict in against.verdicts.values()]
         notes = [f"Difference to {words}. {VERDICT_NOTE}", *areas_note(verdicts)]
@@ -81,7 +81,7 @@ def paired(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
 
     Baselines would set the scale; a note gives them.
     """
-    for panel, shown, against in _compared(frame, view):
+    for panel, shown, against in compared(frame, view):
         metric = next((m for m in HEADLINE if any(m == of for _, of in against.verdicts)), None)
         if metric is None:
             continue

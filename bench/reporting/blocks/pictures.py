@@ -12,7 +12,12 @@ import pandas as pd
 
 from bench.records import View
 from bench.reporting.blocks.accuracy import panels
-from bench.reporting.figures import feature_maps, fused_images, training_curves
+from bench.reporting.figures import (
+    feature_maps,
+    full_images,
+    fused_images,
+    training_curves,
+)
 from bench.reporting.html import Section
 from bench.reporting.shown import Shown, axis_column, notes_of, show
 
@@ -26,22 +31,27 @@ _PANELS, _LINES = 8, 12
 
 
 def pictures(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
-    """Yield the first test image of each data set as the lines fused it."""
+    """Yield the first test image of each data set as the lines fused it, at both resolutions."""
+    kinds = {
+        "reduced": (fused_images, {"fused": 3, "reference": 3, "pan": 3, "rgb": 1}),
+        "full": (full_images, {"fused": 3, "lms": 3, "pan": 3, "rgb": 1, "hqnr": 2}),
+    }
     for name, _, words, rows in panels(frame, view):
-        images = rows[(rows["metric"] == "fused") & (rows["split"] == "reduced")]
-        shown = show(images, view)
         notes = notes_of(rows[rows["kind"] == "accuracy"], view)
-        names, left_out = shown.first(_PANELS)
-        needs = {"fused": 3, "reference": 3, "pan": 3, "rgb": 1}
-        drawn = dict(_first_of_each(shown, names, runs, needs))
-        shapes = {arrays[key].shape for arrays in drawn.values() for key in ("fused", "reference")}
-        if len(shapes) > 1:
-            log.warning("%s: fused images of different sizes are not drawn together", name)
-        elif drawn:
-            figure = fused_images(
-                drawn, title=f"First test image of {words}", note=" ".join([*notes, *left_out])
-            )
-            yield Section(name, figures={f"{name}-images": figure})
+        for split, (draw, needs) in kinds.items():
+            images = rows[(rows["metric"] == "fused") & (rows["split"] == split)]
+            shown = show(images, view)
+            names, left_out = shown.first(_PANELS)
+            drawn = dict(_first_of_each(shown, names, runs, needs))
+            same = [key for key, axes in needs.items() if axes == 3 and key != "pan"]
+            shapes = {arrays[key].shape for arrays in drawn.values() for key in same}
+            if len(shapes) > 1:
+                log.warning("%s: fused images of different sizes are not drawn together", name)
+            elif drawn:
+                title = f"First test image ({split} resolution) of {words}"
+                figure = draw(drawn, title=title, note=" ".join([*notes, *left_out]))
+                stem = f"{name}-images" + ("-full" if split == "full" else "")
+                yield Section(name, figures={stem: figure})
 
 
 def features(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
@@ -128,6 +138,9 @@ def artefacts(
             try:
                 with np.load(path) as file:
                     arrays = dict(file)
+                if lacking := [name for name in needs if name not in arrays]:
+                    log.info("%s has no %s: of an older version", path, ", ".join(lacking))
+                    continue
                 for name, dimensions in needs.items():
                     if arrays[name].ndim != dimensions:
                         raise ValueError(f"{name} has shape {arrays[name].shape}")

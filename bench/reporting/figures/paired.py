@@ -16,7 +16,7 @@ from bench.reporting.figures.style import captions, colours, styled
 from bench.reporting.shown import headers
 from bench.reporting.text import missing, plain, shown_value
 
-__all__ = ["answer", "paired_differences"]
+__all__ = ["answer", "paired_differences", "subjects"]
 
 Pairs = Mapping[str, tuple[str, Verdict]]
 """By line: the line of the reference it is compared with, and the verdict on it."""
@@ -97,7 +97,7 @@ def answer(pairs: Pairs, lines: pd.DataFrame, fields: Sequence[str]) -> str:
     said = []
     for reference, verdicts in groups:
         whose = ", ".join(shown_value(v) for v in lines.loc[reference, telling])
-        words = _words(verdicts, _subjects([reference, *verdicts], lines, fields))
+        words = _words(verdicts, subjects([reference, *verdicts], lines, fields))
         said.append(f"{whose}: {words}" if whose else words)
     return "; ".join(said)
 
@@ -160,7 +160,7 @@ def _seeds(verdicts: Sequence[Verdict]) -> str:
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _subjects(some: Sequence[str], lines: pd.DataFrame, fields: Sequence[str]) -> list[str]:
+def subjects(some: Sequence[str], lines: pd.DataFrame, fields: Sequence[str]) -> list[str]:
     """Name lines by what tells them apart: ``12 modes`` where that is a number of things."""
     of = lines.loc[list(some)].drop(columns=["line", "who"])
     varying = [c for c in of if c in fields or of[c].map(repr).nunique() > 1]

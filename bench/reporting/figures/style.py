@@ -22,6 +22,7 @@ from bench.records import replace_file
 from bench.reporting.text import format_number
 
 __all__ = [
+    "HOUSE_STYLE",
     "captions",
     "colours",
     "label_logarithmic",
@@ -34,7 +35,7 @@ __all__ = [
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every glyph of a PDF
 
-_STYLE = matplotlib.rc_params_from_file(
+HOUSE_STYLE = matplotlib.rc_params_from_file(
     Path(__file__).parents[1] / "house.mplstyle", use_default_template=False
 )
 _EMPTY_METADATA = {
@@ -55,7 +56,7 @@ def styled(draw: Draw) -> Draw:
 
     @functools.wraps(draw)
     def inside(*args: Any, **options: Any) -> Figure:
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(HOUSE_STYLE):
             return draw(*args, **options)
 
     return inside
@@ -76,7 +77,7 @@ def save_figure(
 def render_figure(figure: Figure, suffix: str) -> bytes:
     """Return the figure as png, pdf or svg; equal figures give equal bytes."""
     buffer = BytesIO()
-    with matplotlib.rc_context(_STYLE | {"figure.constrained_layout.use": False}):
+    with matplotlib.rc_context(HOUSE_STYLE | {"figure.constrained_layout.use": False}):
         if layout := figure.get_layout_engine():
             layout.execute(figure)  # once; every format shares the layout
             figure.set_layout_engine(None)
@@ -144,8 +145,12 @@ def label_logarithmic(axis: Axis) -> None:
         axis.set_major_locator(locator)
         if sum(low <= tick <= high for tick in axis.get_majorticklocs()) >= 3:
             break
-    axis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+    axis.set_major_formatter(FuncFormatter(_tick))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _tick(value: float, position: int | None = None) -> str:
+    return format_number(value)  # a function with a name: a figure can be copied by pickle
 
 
 def captions(figure: Figure, title: str | None, note: str | None) -> None:
