@@ -27,6 +27,7 @@ TINY = {
     "attention_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2},
     "conv_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1},
     "convnext": {"width": 8, "layers": 2, "kernel_size": 3},
+    "pandiff_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2},
 }
 CONFIG = AdapterConfig(predictor_width=6, predictor_blocks=1, rank=3)
 BANDS, SIDE, BATCH = 4, 16, 2

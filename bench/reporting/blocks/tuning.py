@@ -11,7 +11,7 @@ import pandas as pd
 from bench.records import View
 from bench.reporting.html import Section
 from bench.reporting.tables import Table
-from bench.reporting.text import format_number
+from bench.reporting.text import NOT_MEASURED, format_number
 
 __all__ = ["best_rates", "tuning"]
 
@@ -39,13 +39,17 @@ def _losses(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if _RATE not in frame:
         return pd.DataFrame()
-    names = frame["backbone"].where(frame["method"] == "diffusion", frame["method"])
-    trials = frame.assign(entrant=names)[frame[_RATE].notna()]
+    trials = _trials(frame)
     seeds = trials.groupby(["entrant", _RATE])["seed"].nunique()
     done = trials[(trials["metric"] == _METRIC) & (trials["status"] == "ok")]
     by = done.groupby(["entrant", _RATE])
     means = by["value"].mean().where(by["seed"].nunique().reindex(seeds.index) == seeds)
     return means.reindex(seeds.index).unstack().sort_index(axis="columns")
+
+
+def _trials(frame: pd.DataFrame) -> pd.DataFrame:
+    names = frame["backbone"].where(frame["method"] == "diffusion", frame["method"])
+    return frame.assign(entrant=names)[frame[_RATE].notna()]
 
 
 def tuning(
@@ -57,7 +61,9 @@ def tuning(
         losses, best = _losses(of_dataset), best_rates(of_dataset)
         if losses.empty:
             continue
+        tried = _trials(of_dataset).groupby(["entrant", _RATE]).size().unstack()
         texts = losses.map(lambda x: "failed" if np.isnan(x) else format_number(x))
+        texts = texts.where(tried.reindex_like(losses).notna(), NOT_MEASURED)
         texts.columns = [f"{rate:g}" for rate in losses]
         cells = pd.DataFrame({"entrant": losses.index, **texts.reset_index(drop=True)})
         name = f"{view.study}-{dataset}"
