@@ -139,8 +139,7 @@ def artefacts(
                 with np.load(path) as file:
                     arrays = dict(file)
                 if lacking := [name for name in needs if name not in arrays]:
-                    log.info("%s has no %s: of an older version", path, ", ".join(lacking))
-                    continue
+                    raise ValueError(f"it has no array {', '.join(lacking)}")
                 for name, dimensions in needs.items():
                     if arrays[name].ndim != dimensions:
                         raise ValueError(f"{name} has shape {arrays[name].shape}")
