@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 
-import torch
+from torch import library
 
 __all__ = ["ensure_torchvision"]
 
@@ -23,7 +23,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declared: list[torch.library.Library] = []  # a schema lives as long as its library object
+_declared: list[library.Library] = []  # a schema lives as long as its library object
 
 
 def ensure_torchvision() -> None:
@@ -38,10 +38,10 @@ def ensure_torchvision() -> None:
     except RuntimeError as error:
         if "operator torchvision::" not in str(error) or _declared:
             raise
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        fragment = library.Library("torchvision", "FRAGMENT")
         for schema in _SCHEMAS:
-            library.define(schema)
-        _declared.append(library)
+            fragment.define(schema)
+        _declared.append(fragment)
         # Python drops the package that failed, yet keeps the submodules imported on the way.
         for name in [name for name in sys.modules if name.startswith("torchvision.")]:
             del sys.modules[name]

@@ -62,7 +62,19 @@ VIEW = View(
         "FLOPs: of one forward pass on a training patch; nodiff takes one each sampling step.",
     ),
 )
-STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, trains=True)
+
+
+def view(flags: Flags, desk: Desk) -> View:
+    """Return the view: the reference is NODiff on the first backbone named."""
+    return with_reference(VIEW, desk)
+
+
+def with_reference(view: View, desk: Desk) -> View:
+    """Name the backbone of the reference, so that a method on another one is compared, too."""
+    return replace(view, reference={**view.reference, "backbone": next(iter(desk.backbones), None)})
+
+
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, view, trains=True)
 
 if __name__ == "__main__":
     STUDY.main()

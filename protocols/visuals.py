@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from bench.records import View
 from bench.running import Desk, Study
 from protocols import methods
 
@@ -41,7 +42,13 @@ VIEW = replace(
     blocks=("pictures", "accuracy"),
     costs=(),
 )
-STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, VIEW, trains=True)
+
+
+def view(flags: Flags, desk: Desk) -> View:
+    return methods.with_reference(VIEW, desk)
+
+
+STUDY = Study(VIEW.study, 1, VIEW.title, Flags, cells, view, trains=True)
 
 if __name__ == "__main__":
     STUDY.main()

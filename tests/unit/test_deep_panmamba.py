@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from bench.config.errors import UsageError
@@ -134,10 +134,10 @@ def test_scan_as_an_operator():
     """Schema, gradients and what the meta device is told; strides, too."""
     given = [v.requires_grad_() for v in inputs(length=70).values()]
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(scan._scan, given, test_utils=tests)
+    library.opcheck(scan._scan, given, test_utils=tests)
     detached = [v.detach() for v in given]
     grad, states = torch.ones_like(detached[0]), scan._scan(*detached)[1]
-    torch.library.opcheck(scan._scan_backward, [grad, *detached, states], test_utils=tests[::2])
+    library.opcheck(scan._scan_backward, [grad, *detached, states], test_utils=tests[::2])
 
 
 def test_half_precision_is_computed_in_float32():

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.nn import functional as F
 
 from backbones.layers.spectral import SpectralConv2d
@@ -359,7 +359,7 @@ def test_transformer_fast_path_does_not_hide_its_products() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-@torch.library.custom_op("nodiff_test::mystery", mutates_args=())
+@library.custom_op("nodiff_test::mystery", mutates_args=())
 def mystery(x: Tensor) -> Tensor:
     return x.clone()
 

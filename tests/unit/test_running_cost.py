@@ -123,10 +123,11 @@ MIB = 2**20
 PLANTED = """
 from __future__ import annotations
 import torch
+from torch import library
 from backbones import register_backbone
 from backbones.fno import FNO
 
-@torch.library.custom_op("planted::twice", mutates_args=())
+@library.custom_op("planted::twice", mutates_args=())
 def twice(x: torch.Tensor) -> torch.Tensor:
     return 2 * x
 

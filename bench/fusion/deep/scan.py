@@ -21,7 +21,7 @@ import functools
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 __all__ = ["selective_scan"]
@@ -80,7 +80,7 @@ def _fused_scan() -> Callable[..., Tensor] | None:
     return selective_scan_fn
 
 
-@torch.library.custom_op("nodiff::selective_scan", mutates_args=())
+@library.custom_op("nodiff::selective_scan", mutates_args=())
 def _scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ def _(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tupl
     return _outputs(x, A)
 
 
-@torch.library.custom_op("nodiff::selective_scan_backward", mutates_args=())
+@library.custom_op("nodiff::selective_scan_backward", mutates_args=())
 def _scan_backward(
     grad: Tensor,
     x: Tensor,
