@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.config.errors import UsageError
 from bench.imaging import Sensor
 
-__all__ = ["NoOptions", "checked_ratio"]
+__all__ = ["NoOptions", "check_least", "checked_ratio"]
 
 _UNIT_LIMIT = 2.0  # far above any mean of images divided by their peak
 
@@ -19,6 +19,17 @@ _UNIT_LIMIT = 2.0  # far above any mean of images divided by their peak
 @dataclass(frozen=True)
 class NoOptions:
     """The method has none."""
+
+
+def check_least(method: str, options: object, **least: int) -> None:
+    """Hold options of a method against the least values that it can be built with.
+
+    Raises:
+        UsageError: one that is less; the line names it.
+    """
+    for name, number in least.items():
+        if (value := getattr(options, name)) < number:
+            raise UsageError(f"{name} = {value}: {method} takes {number} or more")
 
 
 class _Named(Protocol):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bench.config import MethodTraining
 from bench.config.errors import UsageError
+from bench.fusion.checks import check_least
 from bench.fusion.deep.base import DeepMethod
 from bench.fusion.deep.layers import conv3, renamed
 
@@ -35,9 +36,7 @@ class FusionNetConfig:
     """Residual blocks of two convolutions."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "blocks"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: fusionnet takes at least 1")
+        check_least("fusionnet", self, width=1, blocks=1)
 
 
 class ResidualBlock(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.config import MethodTraining
-from bench.config.errors import UsageError
+from bench.fusion.checks import check_least
 from bench.fusion.deep.base import DeepMethod
 from bench.fusion.deep.layers import (
     COUPLING_NAMES,
@@ -74,8 +74,7 @@ class HFINConfig:
     """Channels c, whatever the number of bands; 4 in the published network, which has 4 bands."""
 
     def __post_init__(self) -> None:
-        if self.width < 2:
-            raise UsageError(f"width = {self.width}: hfin takes 2 or more")
+        check_least("hfin", self, width=2)
 
 
 def _activation() -> nn.Module:

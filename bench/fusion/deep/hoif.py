@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import MethodTraining
-from bench.config.errors import UsageError
+from bench.fusion.checks import check_least
 from bench.fusion.deep.base import DeepMethod
 from bench.fusion.deep.layers import (
     COUPLING_NAMES,
@@ -60,8 +60,7 @@ class HOIFConfig:
     """Channels n of the features; 16 in SHIP."""
 
     def __post_init__(self) -> None:
-        if self.width < 2:
-            raise UsageError(f"width = {self.width}: hoif takes 2 or more")
+        check_least("hoif", self, width=2)
 
 
 def _two_convs(width: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from bench.config import MethodTraining
-from bench.config.errors import UsageError
+from bench.fusion.checks import check_least
 from bench.fusion.deep.base import DeepMethod
 from bench.fusion.deep.layers import conv3, renamed
 
@@ -64,9 +64,7 @@ class LAGConvConfig:
     """Residual blocks of two convolutions."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "blocks"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: lagconv takes at least 1")
+        check_least("lagconv", self, width=1, blocks=1)
 
 
 class _WeighedTaps(torch.autograd.Function):

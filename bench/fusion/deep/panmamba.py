@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from bench.config import MethodTraining
 from bench.config.errors import UsageError
+from bench.fusion.checks import check_least
 from bench.fusion.deep.base import DeepMethod
 from bench.fusion.deep.layers import conv3, leaky, renamed
 from bench.fusion.deep.scan import selective_scan
@@ -69,9 +70,7 @@ class PanMambaConfig:
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 2:
             raise UsageError(f"width = {self.width}: panmamba takes even numbers from 4")
-        for name, least in (("blocks", 0), ("crosses", 1), ("states", 1)):
-            if (value := getattr(self, name)) < least:
-                raise UsageError(f"{name} = {value}: panmamba takes {least} or more")
+        check_least("panmamba", self, blocks=0, crosses=1, states=1)
 
 
 class _Scan(nn.Module):
