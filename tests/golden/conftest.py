@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,9 @@ METHODS = {
     "MTF_GLP_HPM_R": "mtf_glp_hpm_r",
     "LRTCFPan": "lrtcfpan",
 }
+WEIGHTS = HERE.parents[2] / "shared" / "weights"
+"""Weights of deep methods with what their authors' networks give; not part of the repository."""
+TOLERANCE = 1e-9
 
 
 @lru_cache(maxsize=32)
@@ -97,3 +101,56 @@ def golden():
         methods=METHODS,
         sensors=GOLDEN["classical"]["sensor"],
     )
+
+
+@lru_cache(maxsize=2)
+def parity(folder):
+    return json.loads((WEIGHTS / folder / "parity.json").read_text())
+
+
+def reference(name):
+    """Return the weights' file, ``folder/key``, and the cases that were computed with it."""
+    folder, _, key = name.rpartition("/")
+    first = parity(folder)[key]
+    return WEIGHTS / folder / first["file"], [first, *first.get("more_cases", [])]
+
+
+def images(case):
+    """Return ms, pan, lms in unit scale, float64, each cut as the case says."""
+    scene = Path(case["input"]).name
+    cuts = {}
+    for names, *ends in re.findall(
+        r"([\w ]+): rows 0\.\.(\d+), columns 0\.\.(\d+)", case.get("crop", "")
+    ):
+        window = tuple(slice(int(end) + 1) for end in ends)
+        cuts |= dict.fromkeys(names.strip().split(" and "), window)
+    assert cuts.keys() <= {"ms", "pan", "lms"}, case["crop"]
+    return tuple(
+        load(f"{scene}:{key}")[None][(..., *cuts.get(key, ()))] / case["divisor"]
+        for key in ("ms", "pan", "lms")
+    )
+
+
+def check(fused, expected):
+    """Hold a fused image (1, C, H, W) against an output of parity.json."""
+    fused = fused[0].numpy()
+    found = {
+        "shape": fused.shape,
+        "mean": fused.mean((1, 2)),
+        "std": fused.std((1, 2)),
+        "min": fused.min(),
+        "max": fused.max(),
+    }
+    assert {"mean", "std", "pixels"} <= expected.keys()
+    for key in found.keys() & expected.keys():
+        np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=TOLERANCE, err_msg=key)
+    for place, value in expected["pixels"].items():
+        assert abs(fused[tuple(map(int, place.split(",")))] - value) < TOLERANCE, place
+
+
+@pytest.fixture(scope="session")
+def authors():
+    """What the authors' networks give: ``reference(name)``, ``images(case)``, ``check(...)``."""
+    if not WEIGHTS.is_dir():
+        pytest.skip(f"no reference weights at {WEIGHTS}")
+    return SimpleNamespace(reference=reference, images=images, check=check, weights=WEIGHTS)
