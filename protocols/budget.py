@@ -1,7 +1,8 @@
-"""How many optimiser steps of each deep method a few minutes of one core buy.
+"""How many optimiser steps of each deep method a few minutes of one core buy, and of which batch.
 
-Every step is timed on one thread, as CPU time, with the batch that ``laptop`` gives the method; the
-methods of one batch against each other, in turns. The outcome is the packaged
+Every step is timed on one thread, as CPU time; the methods of one batch against each other, in
+turns. A method gets the largest batch, no larger than its authors' or the preset's, that leaves it
+at least a thousand steps, else single patches. The outcome is the packaged
 ``bench/config/budget.toml``: steps, so that a training is the same on any machine. It is generated
 once for a scale; results on another machine take longer or shorter, and say so.
 """
@@ -18,7 +19,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bench.config import CommonFlags, experiment_preset
-from bench.config.tuned import MINUTES, write_steps
+from bench.config.tuned import LEAST_STEPS, MINUTES, Budget, write_budgets
 from bench.records import View, load_rows, to_frame
 from bench.running import Desk, Study
 
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flags(CommonFlags):
-    """Time a training step of each deep method, and write the steps that its budget buys."""
+    """Time training steps of each deep method; write the batch and steps that its budget buys."""
 
     backbone: tuple[str, ...] = ()
     """Not used: backbones have steps of their own."""
     method: tuple[str, ...] = ("*",)
     """Deep methods by name or glob."""
+    batches: tuple[int, ...] = (1, 2, 4, 8)
+    """Patches in a batch to choose from."""
     rounds: int = 5
     """Timing rounds; every round times every method once, in random order."""
     timeout: float = 600.0
@@ -48,13 +51,17 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     from bench.recipes import method_experiment, method_training
 
     labels, bands = {"preset": flags.preset}, desk.dataset.sensor.bands
-    entrants = [
-        Entrant(method_experiment(name, flags.preset, flags.override), bands, None, labels, name)
-        for name in FUSION_METHODS.match(flags.method)
-        if method_training(name) is not None
-    ]
-    for batch in sorted({one.config.stage1.batch for one in entrants}):
-        of_batch = [one for one in entrants if one.config.stage1.batch == batch]
+    trainings = {name: method_training(name) for name in FUSION_METHODS.match(flags.method)}
+    for batch in flags.batches:
+        of_batch = [
+            Entrant(
+                method_experiment(name, flags.preset, flags.override), bands, None, labels, name
+            )
+            for name, training in trainings.items()
+            if training is not None and training.batch >= batch
+        ]
+        if not of_batch:
+            continue
         patch = of_batch[0].config.patch
         at = At(patch, batch, desk.device, 1, flags.rounds, flags.timeout)
         yield works_timing_cell("train_step", of_batch, at, desk, {})
@@ -68,11 +75,12 @@ def answer(flags: Flags, desk: Desk, cells: Sequence[Cell]) -> None:
     present(desk.folder, wanted, VIEW, as_json=flags.json)
     frame = to_frame([row for row in load_rows(desk.folder) if row.cell_id in wanted])
     times = frame[(frame["metric"] == "latency_train_step") & (frame["status"] == "ok")]
-    steps = {
-        method: _two_figures(60_000 * MINUTES / milliseconds)
-        for method, milliseconds in zip(times["method"], times["value"], strict=True)
-    }
-    write_steps(experiment_preset(flags.preset).scale, steps)
+    budgets: dict[str, Budget] = {}
+    for line in times.sort_values("batch").itertuples():
+        steps = _two_figures(60_000 * MINUTES / line.value)
+        if line.method not in budgets or steps >= LEAST_STEPS:
+            budgets[line.method] = Budget(int(line.batch), steps)
+    write_budgets(experiment_preset(flags.preset).scale, budgets)
 
 
 def _two_figures(number: float) -> int:

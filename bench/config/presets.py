@@ -22,7 +22,7 @@ from bench.config.experiment import (
     Scheme,
     StageConfig,
 )
-from bench.config.tuned import budget_steps, tuned_rate
+from bench.config.tuned import Budget, budget_of, tuned_rate
 
 __all__ = [
     "DATASETS",
@@ -125,9 +125,10 @@ def method_preset(preset: str, name: str, training: MethodTraining) -> Experimen
 
     ``paper`` is their recipe: steps, batch, rate, no warm-up, no averaging. The other presets keep
     its loss, its schedule as shares of the training, decay and clipping, and set for all methods
-    alike: batches no larger than theirs, a tuned rate (theirs where none was tuned), warm-up and
-    averaging as for denoisers. ``laptop`` gives each the steps that :data:`MINUTES` buy, others
-    steps in proportion to their own; ``smoke`` has its own for all. A method that is a denoiser
+    alike: a tuned rate (theirs where none was tuned), warm-up and averaging as for denoisers.
+    ``laptop`` gives each the steps that :data:`bench.config.tuned.MINUTES` buy, others steps in
+    proportion to their own; ``smoke`` has its own for all. Batches are those of that budget, or the
+    preset's, and no larger than the authors'. A method that is a denoiser
     departs from its authors' target and sampler as the preset's denoisers do.
     """
     config = experiment_preset(preset)
@@ -137,10 +138,10 @@ def method_preset(preset: str, name: str, training: MethodTraining) -> Experimen
         )  # fmt: skip
     else:
         stage, laptop = config.stage1, _EXPERIMENTS["laptop"]
-        bought = budget_steps(config.scale, name)
-        steps = round((bought or laptop.steps) * config.steps / laptop.steps)
+        bought = budget_of(config.scale, name) or Budget(stage.batch, laptop.steps)
+        steps = round(bought.steps * config.steps / laptop.steps)
         steps = steps if preset in _TUNED else config.steps
-        batch = min(training.batch, stage.batch)
+        batch = min(training.batch, bought.batch)
         tuned = tuned_rate(config.scale, name) if preset in _TUNED else None
         rate = training.learning_rate if tuned is None else tuned
         warmup, averaging = stage.warmup, stage.ema_decay
