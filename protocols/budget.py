@@ -24,6 +24,8 @@ from bench.records import View, load_rows, to_frame
 from bench.running import Desk, Study
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.running import Cell
 
 
@@ -75,12 +77,17 @@ def answer(flags: Flags, desk: Desk, cells: Sequence[Cell]) -> None:
     present(desk.folder, wanted, VIEW, as_json=flags.json)
     frame = to_frame([row for row in load_rows(desk.folder) if row.cell_id in wanted])
     times = frame[(frame["metric"] == "latency_train_step") & (frame["status"] == "ok")]
-    budgets: dict[str, Budget] = {}
+    write_budgets(experiment_preset(flags.preset).scale, budgets(times))
+
+
+def budgets(times: pd.DataFrame) -> dict[str, Budget]:
+    """Choose batch and steps of each ``method`` from its ``value``s, ms a step, by ``batch``."""
+    chosen: dict[str, Budget] = {}
     for line in times.sort_values("batch").itertuples():
         steps = _two_figures(60_000 * MINUTES / line.value)
-        if line.method not in budgets or steps >= LEAST_STEPS:
-            budgets[line.method] = Budget(int(line.batch), steps)
-    write_budgets(experiment_preset(flags.preset).scale, budgets)
+        if line.method not in chosen or steps >= LEAST_STEPS:
+            chosen[line.method] = Budget(int(line.batch), steps)
+    return chosen
 
 
 def _two_figures(number: float) -> int:

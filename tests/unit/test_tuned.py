@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
-from bench.config import UsageError, experiment_preset, with_rate
-from bench.config.tuned import PACKAGED, own_rates, read_rates, write_rates
+from bench.config import UsageError, experiment_preset, tuned, with_rate
+from bench.config.tuned import (
+    PACKAGED,
+    Budget,
+    budget_of,
+    own_rates,
+    read_rates,
+    write_budgets,
+    write_rates,
+)
 from bench.records import Row, View, to_frame
 from bench.reporting.blocks.tuning import best_rates, tuning
+from protocols.budget import budgets
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +102,36 @@ def test_every_shipped_backbone_was_tuned():
     from backbones.registry import BACKBONES
 
     assert set(BACKBONES.match(("*",))) <= set(read_rates(PACKAGED)["small"])
+
+
+def test_a_budget_is_the_largest_batch_that_leaves_a_thousand_steps():
+    times = pd.DataFrame(
+        [
+            ("fast", 8, 100.0), ("fast", 1, 20.0), ("fast", 4, 60.0),
+            ("slow", 1, 200.0), ("slow", 2, 299.0), ("slow", 4, 310.0),
+            ("slowest", 1, 1200.0), ("slowest", 2, 2000.0),
+        ],
+        columns=["method", "batch", "value"],
+    )  # fmt: skip
+    assert budgets(times) == {
+        "fast": Budget(8, 3000),
+        "slow": Budget(2, 1000),
+        "slowest": Budget(1, 250),
+    }
+
+
+def test_budgets_are_kept_by_method_and_read_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuned, "BUDGETS", tmp_path / "budget.toml")
+    assert budget_of("small", "adwm") is None
+    write_budgets("small", {"adwm": Budget(1, 1600), "hfin": Budget(2, 30)})
+    write_budgets("small", {"hfin": Budget(4, 40)})
+    assert (budget_of("small", "adwm"), budget_of("small", "hfin")) == ((1, 1600), (4, 40))
+    assert budget_of("base", "adwm") is None
+
+
+@pytest.mark.parametrize("budget", ["180", "{batch = 0, steps = 9}", "{steps = 9}"])
+def test_a_file_of_budgets_that_is_none_is_refused_in_one_line(budget, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuned, "BUDGETS", tmp_path / "budget.toml")
+    tuned.BUDGETS.write_text(f"[small]\nadwm = {budget}\n")
+    with pytest.raises(UsageError, match=r"small\.adwm = .*: expected a batch and number of steps"):
+        budget_of("small", "adwm")
