@@ -49,6 +49,7 @@ def main(flags: Flags) -> int:
     """Print the comparison; 1 when something could not be compared."""
     from bench.records import load_rows, load_runs
     from bench.reporting.comparison import compare_rows, comparison_table, select_rows
+    from bench.reporting.terminal import print_table
 
     comparisons, left_out = compare_rows(
         select_rows(load_rows(flags.a), flags.where_a),
@@ -60,12 +61,10 @@ def main(flags: Flags) -> int:
     if flags.out is not None:
         table.write(flags.out)
         logger.info("%s", flags.out)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
     if flags.json:
         print(table.values.to_json(orient="records", indent=2))
     else:
-        print(table.markdown())
+        print_table(table)
     for line in left_out:
         logger.warning("not compared: %s", line)
     return ExitCode.SOME_FAILED if left_out else ExitCode.OK

@@ -34,7 +34,8 @@ def main(flags: Flags) -> int:
     """Write the report; print its tables, then the path of its page."""
     from bench.config import UsageError
     from bench.records import load_rows, load_runs, load_views, result_folders
-    from bench.reporting.build import print_report, write_report
+    from bench.reporting.build import write_report
+    from bench.reporting.terminal import print_report
 
     if not flags.results:
         raise UsageError("no result folder named, e.g. results/published")
@@ -46,11 +47,11 @@ def main(flags: Flags) -> int:
     title = f"Results: {name}"
     if len(studies) == 1 and (view := views.get(*studies)):
         title = view.title
-    sections, paths = write_report(rows, runs, views, out, title=title)
+    report = write_report(rows, runs, views, out, title=title)
     if flags.json:
-        print(json.dumps([str(path) for path in paths], indent=2))
+        print(json.dumps([str(path) for path in report.paths], indent=2))
     else:
-        print_report(sections, paths[-1])
+        print_report(report)
     return ExitCode.OK
 
 

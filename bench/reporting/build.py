@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -35,13 +34,23 @@ from bench.reporting.sources import UNKNOWN_MACHINE, doubts, machine_of, shared_
 from bench.reporting.tables import Table
 from bench.reporting.text import slug
 
-__all__ = ["build_sections", "frame_of", "print_report", "write_report"]
+__all__ = ["Report", "build_sections", "frame_of", "write_report"]
 
 log = logging.getLogger(__name__)
 
 Runs = Mapping[str, Mapping[str, Any]]
 _BESIDE = "quality"
 """The block that also reads the folders beside."""
+
+
+class Report(NamedTuple):
+    """What was written of rows, and what they answer."""
+
+    sections: list[Section]
+    paths: list[Path]
+    """Of all files, the page last."""
+    answers: list[str]
+    """What is found first about each thing the rows are of: a sentence each, no markup."""
 
 
 def write_report(
@@ -51,7 +60,7 @@ def write_report(
     out: Path,
     *,
     title: str,
-) -> tuple[list[Section], list[Path]]:
+) -> Report:
     """Write rows.csv, samples.csv, every table and figure, and report.html.
 
     Args:
@@ -60,9 +69,6 @@ def write_report(
         views: how they are shown, by study; rows without one are shown in a generic way.
         out: folder to write into; made when it is not there.
         title: of the page.
-
-    Returns:
-        The sections, and the files written.
 
     Raises:
         UsageError: a view that names an unknown block.
@@ -87,7 +93,13 @@ def write_report(
     page = out / "report.html"
     text = render_html(title, chapters, runs.values(), warnings)
     replace_file(page, text.encode("utf-8", "replace"))
-    return sections, [*paths, page]
+    answers = [
+        f"{f'{chapter.title}, ' if len(chapters) > 1 else ''}{finding.about} – {sentence}"
+        for chapter in chapters
+        for finding in chapter.findings
+        for sentence in finding.sentences[:1]
+    ]
+    return Report(sections, [*paths, page], answers)
 
 
 @contextmanager
@@ -221,12 +233,3 @@ def _failures(frame: pd.DataFrame) -> Table | None:
     cells = failed[[*columns, "status", "reason"]].reset_index(drop=True)
     cells = cells.astype(object).where(cells.notna(), "–").astype(str)
     return Table.of("failures", "Cells and measurements without a result", cells, failed)
-
-
-def print_report(sections: Sequence[Section], page: Path) -> None:
-    """Print the tables and the page's path, whatever characters the console knows."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    for table in (table for section in sections for table in section.tables):
-        print(table.markdown())
-    print(page)

@@ -93,7 +93,7 @@ class Table:
     def latex(self) -> str:
         """Return a booktabs table: best bold, second underlined, notes in the caption."""
         styler = self._styled("textbf:--rwrap;", "underline:--rwrap;").format(escape_latex)
-        numeric = self._numeric_columns()
+        numeric = self.numeric_columns()
         return styler.format_index(escape_latex, axis="columns").to_latex(
             hrules=True,
             column_format="".join("r" if column in numeric else "l" for column in self.cells),
@@ -112,7 +112,7 @@ class Table:
         """Return title, table and notes as Markdown: best bold, second in italics."""
         wraps = {"best": "**{}**", "second": "*{}*", "": "{}"}
         columns = [escape_markdown(column) for column in self.cells]
-        numeric = self._numeric_columns()
+        numeric = self.numeric_columns()
         rule = ["--:" if column in numeric else "---" for column in self.cells]
         lines = [f"**{escape_markdown(self.title)}**", "", _bar(columns), _bar(rule)]
         for cells, marks in zip(self.cells.to_numpy(), self.marks.to_numpy(), strict=True):
@@ -139,7 +139,8 @@ class Table:
             replace_file(path, content.encode("utf-8", "replace"))
         return paths
 
-    def _numeric_columns(self) -> list[str]:
+    def numeric_columns(self) -> list[str]:
+        """Return the columns all of whose cells begin with a number or stand for one."""
         number = rf"[-+]?\d|{NOT_MEASURED}$|{'|'.join(STATUSES)}"
         return [column for column in self.cells if self.cells[column].str.match(number).all()]
 

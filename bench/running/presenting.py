@@ -21,14 +21,15 @@ def present(folder: Path, cells: Collection[str], view: View, *, as_json: bool =
         as_json: print the rows as a JSON array instead of tables and the report's path.
     """
     # Here, because fresh processes that measure memory import this package and draw nothing.
-    from bench.reporting.build import print_report, write_report
+    from bench.reporting.build import write_report
+    from bench.reporting.terminal import print_report
 
     rows = [row for row in RunFolder(folder).latest() if row.cell_id in cells]
     runs = (
         load_runs(folder, broken=True) if rows else {}
     )  # other processes may have yet to finish a cell
-    sections, paths = write_report(rows, runs, {view.study: view}, folder, title=view.title)
+    report = write_report(rows, runs, {view.study: view}, folder, title=view.title)
     if as_json:
         print(json.dumps([json.loads(encode_row(row)) for row in rows], indent=1))
         return
-    print_report(sections, paths[-1])
+    print_report(report)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +60,50 @@ def test_tables_on_standard_output_and_files_in_the_folder(call, results, tmp_pa
     assert "| bt_h | – | **30.000 ± 1.000** |" in done.stdout
     assert done.stdout.splitlines()[-1] == str(tmp_path / "report" / "report.html")
     assert (tmp_path / "report" / "tables" / "evaluate-WV3.tex").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_on_a_terminal_tables_fit_and_the_answer_is_last(width, results, tmp_path):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    command, folder = CALLS["module"]
+    with subprocess.Popen(
+        [*command, str(results), "--out", "r"], cwd=tmp_path, stdin=theirs, stdout=theirs,
+        stderr=subprocess.PIPE, env={**kept, "TERM": "xterm-256color", "PYTHONPATH": folder},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        text = b""
+        while part := _read(ours):
+            text += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"\x1b[1m30.000 \xc2\xb1 1.000" in text
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).splitlines()
+    assert max(map(len, lines)) <= width and not any("|" in line for line in lines)
+    page = lines.index("r/report.html")
+    answer = " ".join(" ".join(lines[page + 1 :]).split())
+    assert answer == "WV3 – Means of PSNR, best first: bt_h at 30.000 dB and exp at 25.000 dB."
+
+
+def _read(end: int) -> bytes:
+    try:
+        return os.read(end, 1 << 16)
+    except OSError:  # Linux says so that the other end is closed
+        return b""
+
+
+def test_what_reads_a_pipe_finds_markdown_the_answer_and_then_the_path(results, tmp_path):
+    done = run("module", results, "--out", tmp_path)
+    *_, answer, empty, path = done.stdout.splitlines()
+    assert answer == "WV3 – Means of PSNR, best first: bt_h at 30.000 dB and exp at 25.000 dB."
+    assert (empty, path) == ("", str(tmp_path / "report.html"))
 
 
 def test_json_lists_the_files(results, tmp_path):

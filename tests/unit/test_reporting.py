@@ -622,7 +622,7 @@ def result_folder(tmp_path):
 
 def test_report_writes_what_applies_and_is_one_page(result_folder, tmp_path):
     rows, runs = result_folder.rows(), load_runs(result_folder.path)
-    _, paths = write_report(
+    _, paths, _ = write_report(
         rows, runs, {VIEW.study: VIEW}, tmp_path / "report", title="Results <1>"
     )
     names = {str(path.relative_to(tmp_path / "report")) for path in paths}

@@ -14,9 +14,10 @@ import pytest
 
 from bench.config import UsageError
 from bench.records import Row, RunFolder, View, generic_view, load_runs, load_views, write_view
-from bench.reporting.build import build_sections, frame_of, print_report, write_report
+from bench.reporting.build import Report, build_sections, frame_of, write_report
 from bench.reporting.shown import headers, notes_of, show
 from bench.reporting.summary import last_rows, summarise_rows
+from bench.reporting.terminal import print_report
 from bench.reporting.text import escape_latex, escape_markdown, slug
 
 RNG = np.random.default_rng(0)
@@ -319,7 +320,7 @@ def test_an_array_that_cannot_be_read_is_logged_and_left_out(pictured, caplog):
 
 def test_a_broken_run_record_does_not_end_a_report(tmp_path, caplog):
     runs = {"r": {"run_id": "r", "machine": 3, "folder": tmp_path}, "s": {}}
-    _, paths = write_report(FOUR, runs, {}, tmp_path / "out", title="T")
+    _, paths, _ = write_report(FOUR, runs, {}, tmp_path / "out", title="T")
     assert paths[-1].is_file() and "not a whole record" in caplog.text
 
 
@@ -338,7 +339,7 @@ def test_names_never_become_paths_markup_or_formulas(name, tmp_path):
     rows += [cost_of(row, "train_flops", 1.0 + place, "TFLOP") for place, row in enumerate(rows)]
     rows += [cost_of(row, "flops_forward", 1.0 + place, "GFLOP") for place, row in enumerate(rows)]
     out = tmp_path / "deep" / "out"
-    sections, paths = write_report(rows, {"r": MACHINE}, {}, out, title=name)
+    sections, paths, _ = write_report(rows, {"r": MACHINE}, {}, out, title=name)
     assert all(path.parent in (out, out / "tables", out / "figures") for path in paths)
     assert all(slug(path.stem) == path.stem for path in paths) and len(set(paths)) == len(paths)
     page = (out / "report.html").read_text()
@@ -361,7 +362,7 @@ def test_stems_stay_what_they_are_and_never_collide(tmp_path):
     assert len(slug("x" * 999)) < 130 and slug("x" * 999) != slug("x" * 998)
     rows = [make(FULL, protocol="a-b", dataset="c"), make(FULL, protocol="a", dataset="b-c")]
     rows += [make(FULL, protocol="A", dataset="b-c")]
-    _, paths = write_report(rows, {}, {}, tmp_path, title="T")
+    _, paths, _ = write_report(rows, {}, {}, tmp_path, title="T")
     tables = [path.name.lower() for path in paths if path.suffix == ".md"]
     assert len(tables) == 3 and len(set(tables)) == 3
 
@@ -377,7 +378,7 @@ def test_escapes():
 def test_a_console_that_knows_few_characters_ends_nothing(tmp_path, monkeypatch):
     console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", console)
-    print_report(sections_of(FOUR), tmp_path / "report.html")
+    print_report(Report(sections_of(FOUR), [tmp_path / "report.html"], ["30 dB – a lead"]))
     console.flush()
     said = console.buffer.getvalue()
-    assert b"PSNR (dB) ?" in said and said.endswith(b"report.html\n")
+    assert b"PSNR (dB) ?" in said and b"30 dB ? a lead" in said and said.endswith(b"report.html\n")

@@ -59,7 +59,7 @@ def published(request, tmp_path_factory):
     """A page of committed rows, its sections and its folder."""
     folder, out = PUBLISHED / request.param, tmp_path_factory.mktemp(request.param)
     rows, runs = load_rows(folder), load_runs(folder, broken=True)
-    sections, paths = write_report(rows, runs, load_views(folder), out, title="Results")
+    sections, paths, _ = write_report(rows, runs, load_views(folder), out, title="Results")
     return paths[-1].read_text("utf-8"), sections, runs
 
 
@@ -100,7 +100,7 @@ def test_answers_stand_before_tables_and_sources_are_folded(published):
 def test_all_that_is_published_fits_on_one_page(tmp_path):
     folders = sorted(path for path in PUBLISHED.iterdir() if (path / "rows.jsonl").is_file())
     rows, runs = load_rows(*folders), load_runs(*folders, broken=True)
-    _, paths = write_report(rows, runs, load_views(*folders), tmp_path, title="All")
+    _, paths, _ = write_report(rows, runs, load_views(*folders), tmp_path, title="All")
     page = paths[-1].read_text("utf-8")
     for study in {row.protocol for row in rows}:
         assert load_views(*folders)[study].title in html.unescape(page)
@@ -277,7 +277,7 @@ def test_warnings_of_the_house_are_on_the_page(tmp_path):
     artefact = replace(row(), kind="artefact", metric="fused", split="reduced", value=None)
     rows = [row(), replace(artefact, artefact="../outside.npz")]
     runs = {"r1": RECORD | {"folder": tmp_path / "run"}}
-    _, paths = write_report(rows, runs, {}, tmp_path / "out", title="T")
+    _, paths, _ = write_report(rows, runs, {}, tmp_path / "out", title="T")
     page = paths[-1].read_text("utf-8")
     assert "lies outside its result folder" in page[page.index('id="warnings"') :]
 
@@ -309,7 +309,7 @@ def test_sections_of_several_studies_stand_in_their_chapters(tmp_path):
     ]
     views = {study: View(study, f"Study {study}") for study in ("one", "two")}
     assert [s.studies for s in build_sections(rows, {}, views)] == [["one"], ["two"]]
-    _, paths = write_report(rows, {}, views, tmp_path, title="T")
+    _, paths, _ = write_report(rows, {}, views, tmp_path, title="T")
     page = paths[-1].read_text("utf-8")
     places = [page.index(f"<h2>Study {study}</h2>") for study in ("one", "two")]
     parts = [page.index(f'<section id="part-{study}-d">') for study in ("one", "two")]
@@ -317,6 +317,6 @@ def test_sections_of_several_studies_stand_in_their_chapters(tmp_path):
 
 
 def test_no_rows_are_a_page_too(tmp_path):
-    _, paths = write_report([], {}, {}, tmp_path, title="Nothing")
+    _, paths, _ = write_report([], {}, {}, tmp_path, title="Nothing")
     page = paths[-1].read_text("utf-8")
     assert "<h1>Nothing</h1>" in page and "answer no question" in page

@@ -99,7 +99,7 @@ def page_file(tmp_path_factory):
         if row.kind == "accuracy"
     ]
     views = load_views(folder)
-    _, paths = write_report([*rows, *renamed], runs, views, out, title=f"Results of {LONG}")
+    _, paths, _ = write_report([*rows, *renamed], runs, views, out, title=f"Results of {LONG}")
     return paths[-1]
 
 

@@ -48,8 +48,9 @@ def _losses(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trials(frame: pd.DataFrame) -> pd.DataFrame:
-    names = frame["backbone"].where(frame["method"] == "diffusion", frame["method"])
-    return frame.assign(entrant=names)[frame[_RATE].notna()]
+    trials = frame[frame[_RATE].notna()]
+    names = trials["backbone"].where(trials["method"] == "diffusion", trials["method"])
+    return trials.assign(entrant=names)
 
 
 def tuning(
