@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from bench.cells.rows import Failure, artefact, measured, missing
-from bench.config import config_hash
+from bench.config import as_plain, config_hash
 from bench.data import Dataset
+from bench.data.published import NEAR
 from bench.recipes import (
     Recipe,
     Stage,
@@ -58,9 +59,13 @@ def recipe_settings(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 
 def data_settings(dataset: Dataset) -> dict[str, Any]:
-    """Return what rows say of a data set: which it is, what is simulated, where its tests lie."""
+    """Return what rows say of a data set: which it is, or may be, what is simulated, where its
+    tests lie.
+    """
     areas = {"areas": {name: list(of) for name, of in dataset.areas.items()}}
     known = areas if dataset.areas else {}
+    if dataset.full_sets:
+        known["full_sets"] = [{**as_plain(one), "within": NEAR} for one in dataset.full_sets]
     notes = list(dataset.notes)
     return {"fingerprint": dataset.fingerprint, "ratio": dataset.ratio, "notes": notes, **known}
 

@@ -73,8 +73,8 @@ class CommonFlags(RunFlags):
     backbone: tuple[str, ...] = ("fno",)
     """Backbones by name or glob, e.g. fno attention_unet '*conv*'."""
     dataset: str = "sample"
-    """sample (= sample-4), sample-4-x2, sample-8, sample-pan, or a folder of PanCollection HDF5
-    files."""
+    """sample (= sample-4), sample-4-x2, sample-8, sample-pan, a folder of PanCollection HDF5
+    files, or one of them; bench/prepare.py --check says what they hold."""
     sensor: str | None = None
     """Sensor of files that do not name theirs: WV3, WV2, QB, GF2, IKONOS, GeoEye1, none."""
     seed: tuple[int, ...] = ()

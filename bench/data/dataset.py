@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bench.data.finding import PATTERNS, find_files
 from bench.data.hdf5 import ArrayDigest, digest, open_hdf5, read_blocks
 from bench.data.layout import arrays_of, check_shapes, describe, ratio_of, sensor_of
 from bench.data.phase import out_of_phase
-from bench.data.published import has_two_full_sets, sensor_in_name
+from bench.data.published import FullSet, full_sets, has_two_full_sets, sensor_in_name
 from bench.data.room import check_room
 from bench.data.sample import SAMPLES, build_sample
 
@@ -121,13 +121,19 @@ class Dataset:
                     f"ms of {astray} of {len(ms)} {split} images looked at lies one PAN pixel off "
                     f"their lms, which methods that up-sample ms themselves see"
                 )
-            if split == "full" and has_two_full_sets(self.sensor.name, arrays["lms"].shape):
-                notes.append(
-                    f"PanCollection has two sets of {len(arrays['lms'])} {self.sensor.name} images "
-                    f"at full resolution; which this is, EXP's HQNR tells (bench/prepare.py "
-                    f"--check)"
-                )
         return notes
+
+    @cached_property
+    def full_sets(self) -> tuple[FullSet, ...]:
+        """Published sets of one name that the full-resolution images may be; mostly none."""
+        if "full" not in self.splits or self._header is not None:
+            return ()
+        path = self._files["full"]
+        with reading(path, "data set"), open_hdf5(path) as file:
+            shape = arrays_of(file, "full", path)["lms"].shape
+        if not has_two_full_sets(self.sensor.name, shape):
+            return ()
+        return tuple(replace(one, images=shape[0]) for one in full_sets(self.sensor.name))
 
     @cached_property
     def areas(self) -> dict[str, tuple[str, ...]]:

@@ -36,8 +36,8 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 """Settings that change no accuracy beyond rounding; they may well change a cost."""
 LABELS = (
-    "preset", "scale", "training", "weights", "data.notes", "data.areas", "data.ratio", "historic",
-    "timing", "approximation", "assumed",
+    "preset", "scale", "training", "weights", "data.notes", "data.full_sets", "data.areas",
+    "data.ratio", "historic", "timing", "approximation", "assumed",
 )  # fmt: skip
 """Settings, or groups of them, that say something about a row and decide nothing."""
 SHOWN_LABELS = ("preset", "scale", "approximation")

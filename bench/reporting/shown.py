@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,7 +174,37 @@ def notes_of(rows: pd.DataFrame, view: View, *extra: str) -> list[str]:
         notes = {f"{name}: {note}.": None for name, of in said.to_numpy() for note in of}
     presets = rows["config.preset"].dropna().unique() if "config.preset" in rows else []
     known = [f"Preset {name}: {DEPARTURES[name]}." for name in presets if name in DEPARTURES]
-    return [*notes, *known, *view.notes, *extra]
+    return [*notes, *_full_sets(rows), *known, *view.notes, *extra]
+
+
+def _full_sets(rows: pd.DataFrame) -> Iterator[str]:
+    """Say on which of the published sets of one name rows at full resolution rest.
+
+    What EXP scores over all of their images tells; rows name the sets and their scores.
+    """
+    column = "config.data.full_sets"
+    if column not in rows:
+        return
+    rows = rows[(rows["split"] == "full") & (rows["status"] == "ok") & rows[column].notna()]
+    for dataset, of in rows.groupby("dataset"):
+        sets = [dict(one) for one in of[column].iloc[0]]  # frames hold pairs
+        images, sensor = sets[0]["images"], sets[0]["sensor"]
+        exp = of[(of["method"] == "exp") & (of["n"] == images)].groupby("metric")["value"].mean()
+        scores = {name: exp[name] for name in ("D_lambda_K", "D_s") if name in exp}
+        words = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        fits = [
+            one["name"] for one in sets
+            if len(scores) == 2
+            and all(abs(value - one[name]) <= one["within"] for name, value in scores.items())
+        ]  # fmt: skip
+        if fits:
+            yield f"{dataset}: at full resolution {fits[0]} (EXP: {words})."
+        else:
+            why = f"EXP scores {words}, as on neither" if scores else "no row has EXP on all of it"
+            yield (
+                f"{dataset}: which of PanCollection's two sets of {images} {sensor} images at full"
+                f" resolution this is cannot be told: {why}."
+            )
 
 
 def assumptions_of(rows: pd.DataFrame) -> list[str]:

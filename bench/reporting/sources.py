@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 UNKNOWN_MACHINE = "unknown machine"
 _SHOWN_VERSIONS = ("python", "torch", "numpy", "nodiff-bench")
-_UNSHARED = ("config.training", "config.timing.load", "config.data.notes")
+_UNSHARED = ("config.training", "config.timing.load", "config.data.notes", "config.data.full_sets")
 """Columns that say something of single rows, or that stand elsewhere."""
 _LONGEST = 160
 

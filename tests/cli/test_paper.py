@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import h5py
 import pandas as pd
 import pytest
 
 from bench.config import ExitCode, UsageError
+from bench.metrics import full_resolution as full_resolution_indices
 from bench.records import RunFolder
 from bench.reporting.paper import load_paper_table
 from bench.reporting.tables import Table, with_ideal, with_paper_numbers
 from bench.running import Desk
 from protocols import ablation_finetuning, ablation_sampler, full_resolution, paper, visuals
-from tests.cli import toy
+from tests.cli import pancollection, toy
 
 TINY = (*toy.TINY, "steps=2")
 
@@ -83,6 +85,51 @@ def test_full_resolution_alone_measures_nothing_else(data, home, capsys):
     table = capsys.readouterr().out
     assert "ideal value" in table and "PSNR" not in table
     assert "toy" in table and "QB" not in table.split("not comparable")[0].split("**")[1]
+
+
+def test_a_table_at_full_resolution_names_the_set_of_wv3(tmp_path, monkeypatch, capsys):
+    """Two published sets have the same name and shape; EXP's scores, in the table, tell."""
+    sides = {"train": 64, "valid": 64, "reduced": 64, "full": 64}
+    folder = pancollection.write(tmp_path / "data", ("WV3",), {"full": 1}, sides)
+    pancollection.as_published(tmp_path / "t.toml", monkeypatch, sides)
+
+    def said(out: str, methods: tuple[str, ...]) -> str:
+        given = {"dataset": str(folder), "sensor": "WV3", "preset": "smoke", "quiet": True}
+        flags = full_resolution.Flags(**given, out=tmp_path / out, method=methods, backbone=())
+        assert full_resolution.STUDY.run(flags) == ExitCode.OK
+        return capsys.readouterr().out
+
+    unknown = "which of PanCollection's two sets of 1 WV3 images at full resolution this is cannot"
+    text = said("a", ("exp", "bt_h"))
+    assert f"{unknown} be told: EXP scores D_lambda_K" in text and "as on neither" in text
+
+    with h5py.File(pancollection.place(folder, "WV3", "full")) as file:
+        lms, ms, pan = (file[key][()] for key in ("lms", "ms", "pan"))
+    scores = full_resolution_indices(lms, ms, pan, lms=lms, sensor="WV3")
+    found = {name: f"{float(scores[name]):.4f}" for name in ("D_lambda_K", "D_s")}
+    changes = {
+        "D_lambda_K = 0.0232": f"D_lambda_K = {found['D_lambda_K']}",
+        "D_s = 0.0813": f"D_s = {found['D_s']}",
+    }
+    pancollection.as_published(tmp_path / "u.toml", monkeypatch, sides, changes)
+    text = said("b", ("exp", "bt_h"))
+    assert "at full resolution the set of the .mat files, which published tables use" in text
+    assert f"EXP: D_lambda_K {found['D_lambda_K']}" in text and unknown not in text
+
+
+@pytest.mark.slow
+def test_a_pancollection_folder_goes_through_unchanged(tmp_path, home, capsys):
+    """As users run it: published names, layout and type; one study, others differ in the grid."""
+    folder = pancollection.write(
+        tmp_path / "PanCollection", ("WV3",), {"reduced": 1}, {"reduced": 128, "full": 128}
+    )
+    given = {"dataset": str(folder), "sensor": "WV3", "preset": "smoke", "quiet": True}
+    assert paper.main(paper.Flags(**given, only=("ablation_modes",))) == ExitCode.OK
+    rows = RunFolder(home / "runs/ablation_modes/PanCollection-smoke").latest()
+    assert {(row.status, row.sensor) for row in rows} == {("ok", "WV3")}
+    assert {row.split for row in rows if row.kind == "accuracy"} == {"reduced", "full"}
+    page = home / "reports/paper-PanCollection-smoke/report.html"
+    assert capsys.readouterr().out.splitlines()[-1] == str(page) and page.is_file()
 
 
 def test_visuals_draw_errors_and_hqnr(data, home):

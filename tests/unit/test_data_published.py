@@ -135,11 +135,10 @@ def test_reports_say_the_phase_of_qb_and_the_two_sets_of_wv3(folder, tmp_path, m
     qb.split("train")
     assert load_dataset(folder, sensor="QB").notes == qb.notes
     assert load_dataset(folder, sensor="GF2").notes == ()
-    assert load_dataset(folder, sensor="WV3").notes == ()  # one image, not twenty
+    assert load_dataset(folder, sensor="WV3").full_sets == ()  # one image, not twenty
     pancollection.as_published(tmp_path / "table.toml", monkeypatch, SMALL)
-    (note,) = load_dataset(folder, sensor="WV3").notes
-    assert note.startswith("PanCollection has two sets of 1 WV3 images at full resolution")
-    assert load_dataset(folder, sensor="WV2").notes == ()
+    assert len(load_dataset(folder, sensor="WV3").full_sets) == 2
+    assert load_dataset(folder, sensor="WV2").full_sets == ()
 
 
 def test_what_does_not_fit_is_said_before_it_is_read(folder, monkeypatch):

@@ -423,11 +423,12 @@ FIELDS = {
     "evaluation.full_resolution": st.booleans(),
     "data.fingerprint": st.sampled_from(["a", "b"]),
     "data.notes": st.sampled_from([[], ["simulated"]]),
+    "data.full_sets": st.sampled_from([None, [{"name": "the set", "D_s": 0.1}]]),
     "preset": st.sampled_from(["laptop", "paper"]),
     "scale": st.sampled_from(["small", "own defaults"]),
     "training": st.text("ab", max_size=2),
 }
-EXEMPT = {"data.notes", "preset", "scale", "training"}
+EXEMPT = {"data.notes", "data.full_sets", "preset", "scale", "training"}
 NO_EFFECT_ON_ACCURACY = {"backbone.form", "sampler.batch", "evaluation.full_resolution"}
 
 
