@@ -341,11 +341,17 @@ def _check(flags: Flags, place: Path) -> int:
     from bench.data.full_sets import tell_full_set
     from bench.data.inspected import as_plain, as_table
     from bench.data.inspection import inspect_files, missing_splits
+    from bench.data.mat_sets import mat_images
     from bench.data.published import has_two_full_sets
     from bench.imaging import SENSOR_NAMES
     from bench.metrics import full_resolution
 
     place, progress = place.expanduser(), Progress(flags.quiet)
+    if mat_images(place):
+        raise UsageError(
+            f"--check looks at HDF5 files; images in .mat files, as in {place}, are checked by the "
+            f"command that reads them, e.g. bench/evaluate.py"
+        )
     found = candidates(place)
     if flags.sensor is not None:
         if flags.sensor.lower() not in map(str.lower, SENSOR_NAMES):

@@ -73,8 +73,9 @@ class CommonFlags(RunFlags):
     backbone: tuple[str, ...] = ("fno",)
     """Backbones by name or glob, e.g. fno attention_unet '*conv*'."""
     dataset: str = "sample"
-    """sample (= sample-4), sample-4-x2, sample-8, sample-pan, a folder of PanCollection HDF5
-    files, or one of them; bench/prepare.py --check says what they hold."""
+    """sample (= sample-4), sample-4-x2, sample-8, sample-pan, or PanCollection's: an HDF5
+    file or a folder of them (bench/prepare.py --check says what they hold), or test images in .mat
+    files."""
     sensor: str | None = None
     """Sensor of files that do not name theirs: WV3, WV2, QB, GF2, IKONOS, GeoEye1, none."""
     seed: tuple[int, ...] = ()

@@ -21,6 +21,7 @@ from bench.data.files import FILE_NAMES, SPLITS, Header, read_areas
 from bench.data.finding import PATTERNS, find_files
 from bench.data.hdf5 import ArrayDigest, digest, open_hdf5, read_blocks
 from bench.data.layout import arrays_of, check_shapes, describe, ratio_of, sensor_of
+from bench.data.mat_sets import gather, mat_images
 from bench.data.phase import out_of_phase
 from bench.data.published import FullSet, full_sets, has_two_full_sets, sensor_in_name
 from bench.data.room import check_room
@@ -230,7 +231,7 @@ def load_dataset(
             ``bench/prepare.py`` writes them or as PanCollection names them
             (``train_wv3.h5``, ``valid_wv3.h5``, ``test_wv3_multiExm1.h5``,
             ``test_wv3_OrigScale_multiExm1.h5``), there or up to two folders down; or one such
-            file, a data set of one split.
+            file, a data set of one split; or MATLAB files of an image each, or a folder of them.
         sensor: one of ``bench.imaging.SENSOR_NAMES``, of files that say it neither inside nor by
             their name; where a folder holds files of several sensors, which to take.
         cache: where the shipped sample is built; None: ``results/data``.
@@ -246,7 +247,8 @@ def load_dataset(
         files = {split: folder / file_name for split, file_name in FILE_NAMES.items()}
         return Dataset(text, files, sensor=sensor, built=True)
     place = Path(text).expanduser()
-    files = find_files(place, sensor)
+    images = mat_images(place)
+    files = gather(images, sensor, cache) if images else find_files(place, sensor)
     # A name is data: it stands in rows and file names, where not every byte of a path can.
     own = place.resolve()
     printable = os.fsencode(own.stem if place.is_file() else own.name).decode("utf-8", "replace")
