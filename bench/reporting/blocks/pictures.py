@@ -125,6 +125,7 @@ def artefacts(
         runs: know the folder of each row.
         needs: number of dimensions by name of the arrays that must be there.
     """
+    missing: dict[Path, list[str]] = {}
     for _, row in rows.iterrows():
         if row["run_id"] not in runs:
             continue
@@ -133,7 +134,7 @@ def artefacts(
         if not path.resolve().is_relative_to(folder.resolve()):
             log.warning("%s lies outside its result folder: left out", path)
         elif not path.is_file():
-            log.info("%s is not there: what it would show is left out", path)
+            missing.setdefault(folder, []).append(path.name)
         else:
             try:
                 with np.load(path) as file:
@@ -149,3 +150,6 @@ def artefacts(
                 log.warning("%s cannot be shown: %s", path, error)
             else:
                 yield row, arrays
+    for folder, names in missing.items():
+        more = f" and {len(names) - 1} more are" if names[1:] else " is"
+        log.info("%s: %s%s not there: what would be shown is left out", folder, names[0], more)
