@@ -53,9 +53,14 @@ class ClassicalMethod(ABC):
     Args:
         bands: C, spectral bands of the images.
         config: the method's options.
+
+    Attributes:
+        name: as registered.
+        citation: where it was published.
     """
 
     name: ClassVar[str]
+    citation: ClassVar[str]
     Config: ClassVar[type] = NoOptions
 
     def __init__(self, bands: int, config: object | None = None):

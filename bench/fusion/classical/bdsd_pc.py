@@ -16,11 +16,12 @@ __all__ = ["BDSDPC"]
 class BDSDPC(ClassicalMethod):
     """Detail of each band as a combination of PAN (weight >= 0) and all bands (weights <= 0).
 
-    The weights are fitted on the scene reduced by the ratio. Vivone, IEEE TGRS 57(9), 2019;
-    ``BDSD_PC.m``, whose interior-point solver stops near the exact solution found here.
+    The weights are fitted on the scene reduced by the ratio. As ``BDSD_PC.m``, whose interior-point
+    solver stops near the exact solution found here.
     """
 
     name = "bdsd_pc"
+    citation = "Vivone, IEEE TGRS 57(9), 2019"
 
     def _fuse(self, scene: Scene) -> Tensor:
         truth = imresize_bicubic(scene.lms, scene.ratio)

@@ -25,10 +25,11 @@ _HAZE_OF_PERCENTILE = (0.95, 0.45, 0.40, 0.05)
 class BTH(ClassicalMethod):
     """Each band times PAN over intensity, path radiance taken off before and put back after.
 
-    Lolli et al., IEEE GRSL 14(12), 2017; ``BroveyRegHazeMin.m``.
+    As ``BroveyRegHazeMin.m``.
     """
 
     name = "bt_h"
+    citation = "Lolli et al., IEEE GRSL 14(12), 2017"
 
     def _fuse(self, scene: Scene) -> Tensor:
         lms = scene.lms

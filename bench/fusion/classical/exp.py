@@ -10,12 +10,10 @@ __all__ = ["EXP"]
 
 
 class EXP(ClassicalMethod):
-    """MS interpolated with the 23-tap filter; PAN is not used.
-
-    Aiazzi et al., IEEE TGRS 40(10), 2002.
-    """
+    """MS interpolated with the 23-tap filter; PAN is not used."""
 
     name = "exp"
+    citation = "Aiazzi et al., IEEE TGRS 40(10), 2002"
 
     def _fuse(self, scene: Scene) -> Tensor:
         return scene.lms

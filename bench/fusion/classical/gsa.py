@@ -22,10 +22,11 @@ _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 class GSA(ClassicalMethod):
     """Component substitution by an intensity regressed on low-pass PAN.
 
-    Aiazzi et al., IEEE TGRS 45(10), 2007; ``GSA.m``.
+    As ``GSA.m``.
     """
 
     name = "gsa"
+    citation = "Aiazzi et al., IEEE TGRS 45(10), 2007"
 
     def _fuse(self, scene: Scene) -> Tensor:
         pan = scene.pan - band_mean(scene.pan)

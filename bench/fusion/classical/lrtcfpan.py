@@ -61,6 +61,7 @@ class LRTCFPan(ClassicalMethod):
     """
 
     name = "lrtcfpan"
+    citation = "Wu et al., IEEE TIP 32, 2023"
 
     @dataclass(frozen=True)
     class Config:

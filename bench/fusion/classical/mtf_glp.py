@@ -21,10 +21,11 @@ __all__ = ["MTFGLP", "MTFGLPFS", "MTFGLPHPM", "MTFGLPHPMR"]
 class MTFGLP(ClassicalMethod):
     """Adds what the pyramid takes from PAN, equalised to each band.
 
-    Aiazzi et al., PE&RS 72(5), 2006; ``MTF_GLP.m``.
+    As ``MTF_GLP.m``.
     """
 
     name = "mtf_glp"
+    citation = "Aiazzi et al., PE&RS 72(5), 2006"
 
     def _fuse(self, scene: Scene) -> Tensor:
         pan, pan_low = _equalised_pyramid(scene)
@@ -34,11 +35,12 @@ class MTFGLP(ClassicalMethod):
 class MTFGLPHPM(ClassicalMethod):
     """Multiplies each band by PAN over its low-pass version (high-pass modulation).
 
-    Nothing guards the division: where low-pass PAN comes near zero, as in the dark parts of some
-    scenes, pixels explode. Aiazzi et al., GRSS/ISPRS Workshop, 2003; ``MTF_GLP_HPM.m``.
+    As ``MTF_GLP_HPM.m``. Nothing guards the division: where low-pass PAN comes near zero, as in the
+    dark parts of some scenes, pixels explode.
     """
 
     name = "mtf_glp_hpm"
+    citation = "Aiazzi et al., GRSS/ISPRS Workshop, 2003"
 
     def _fuse(self, scene: Scene) -> Tensor:
         pan, pan_low = _equalised_pyramid(scene)
@@ -48,10 +50,11 @@ class MTFGLPHPM(ClassicalMethod):
 class MTFGLPFS(ClassicalMethod):
     """Injection gains regressed at full scale.
 
-    Vivone, Restaino and Chanussot, IEEE TIP 27(7), 2018; ``MTF_GLP_FS.m``.
+    As ``MTF_GLP_FS.m``.
     """
 
     name = "mtf_glp_fs"
+    citation = "Vivone, Restaino and Chanussot, IEEE TIP 27(7), 2018"
 
     def _fuse(self, scene: Scene) -> Tensor:
         pan_low = _pyramid(scene.pan, scene)
@@ -62,10 +65,11 @@ class MTFGLPFS(ClassicalMethod):
 class MTFGLPHPMR(ClassicalMethod):
     """High-pass modulation with an offset from regression, which keeps the divisor off zero.
 
-    Vivone, Restaino and Chanussot, IEEE TGRS 56(2), 2018; ``MTF_GLP_HPM_R.m``.
+    As ``MTF_GLP_HPM_R.m``.
     """
 
     name = "mtf_glp_hpm_r"
+    citation = "Vivone, Restaino and Chanussot, IEEE TGRS 56(2), 2018"
 
     def _fuse(self, scene: Scene) -> Tensor:
         pan_low = _pyramid(scene.pan, scene)

@@ -1,0 +1,305 @@
+"""What the code says of itself: commands, flags, presets, methods, backbones, metrics, contracts."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from writing import fenced, plain, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def sessions() -> str:
+    """Every nox session with what it does and the command it runs."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    lines = []
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        if not any("session" in ast.unparse(mark) for mark in function.decorator_list):
+            continue
+        words = [
+            node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        scripts = [word for word in words if re.fullmatch(r"(bench|protocols)/\w+\.py", word)]
+        runs = ", ".join(f"`python {script}`" for script in scripts)
+        summary = plain(ast.get_docstring(function)).splitlines()[0]
+        lines.append((f"`nox -s {function.name}`", summary, runs))
+    return table(("session", "what it does", "without nox"), lines)
+
+
+def command(study: str) -> str:
+    """The ways to run a study: by nox, as a script, quickly, on PanCollection."""
+    script = f"protocols/{study}.py"
+    if not (ROOT / script).is_file():
+        raise FileNotFoundError(f"fact command: no {script}")
+    return fenced(
+        f"nox -s {study}                                # installs what it needs, then runs\n"
+        f"python {script}                 # the same, in your own environment\n"
+        f"python {script} --preset smoke  # a minute or so: the path, no claim\n"
+        f"python {script} --dataset data/wv3 --sensor WV3 --preset paper --device cuda",
+        "bash",
+    )
+
+
+def outputs(study: str) -> str:
+    """Where a study writes, and the parts of its report as its view names them."""
+    from bench.records import load_views
+    from bench.reporting.blocks import BLOCKS
+
+    view = getattr(import_module(f"protocols.{study}"), "VIEW", None)
+    if view is None:  # one that depends on flags: as it was for the committed rows
+        view = load_views(ROOT / "results" / "published" / study)[study]
+    folder = (
+        f"Into `results/runs/{study}/<data set>-<preset>/`: `rows.jsonl` and `rows.csv`, "
+        "`samples.csv` (value by value), `tables/` (CSV, Markdown, LaTeX), `figures/` and the page "
+        "`report.html`, which shows, in this order:\n"
+    )
+    return "\n".join([folder, *(f"- *{name}*: {_gist(BLOCKS[name])}" for name in view.blocks)])
+
+
+def _gist(function: Any) -> str:
+    first = plain(inspect.getdoc(function)).split("\n\n")[0]
+    return re.sub(r"^Yields? ", "", " ".join(first.split()))
+
+
+def flags(target: str) -> str:
+    """The flags of ``module`` (its own alone) or of ``module:Class``, as the code documents them."""
+    module, _, name = target.partition(":")
+    cls = getattr(import_module(module), name or "Flags")
+    lines = [
+        (f"`--{field.replace('_', '-')}`", f"`{_value(default)}`", doc)
+        for field, default, doc in _documented(cls)
+    ]
+    return table(("flag", "default", "meaning"), lines)
+
+
+def _documented(cls: type) -> Iterator[tuple[str, Any, str]]:
+    """Yield name, default and documentation of the fields that a dataclass itself declares."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = tree.body[0].body
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or node.target.id not in fields:
+            continue
+        said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        field = fields[node.target.id]
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        yield field.name, default, plain(after.value.value) if said else ""
+
+
+def _value(value: Any) -> str:
+    if value is dataclasses.MISSING:
+        return "required"
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(str, value)) or "none"
+    return {None: "none", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(
+        value, (int, float)
+    ) or isinstance(value, bool) else f"{value:g}"
+
+
+def presets() -> str:
+    """The presets side by side, and in words how each departs from the paper."""
+    from bench.config import DEPARTURES, PRESETS, experiment_preset, preset_seeds
+
+    lines = []
+    for preset in PRESETS:
+        one = experiment_preset(preset)
+        bare, both = (len(preset_seeds(preset, scheme)) for scheme in ("one_stage", "two_stage"))
+        lines.append((
+            f"`{preset}`", one.steps, one.scale, one.stage1.batch, one.diffusion.target,
+            f"{one.sampler.kind.upper()}, {one.sampler.steps}", bare, both,
+            one.evaluation.images or "all",
+        ))  # fmt: skip
+    header = (
+        "preset", "optimiser steps", "network", "batch", "predicts", "sampler, steps",
+        "seeds, bare", "seeds, two stages", "test images",
+    )  # fmt: skip
+    words = "\n".join(f"- `{preset}`: {words}." for preset, words in DEPARTURES.items())
+    return f"{table(header, lines)}\n\nHow each departs from the paper, all of it:\n\n{words}"
+
+
+def configuration() -> str:
+    """Every field that ``--override`` takes: its value at ``laptop`` and ``paper``, its meaning."""
+    from bench.config import ExperimentConfig, experiment_preset
+
+    ours, paper = experiment_preset("laptop"), experiment_preset("paper")
+    parts = [("", ExperimentConfig, ours, paper)]
+    for name in ("diffusion", "adapters", "sampler", "stage1", "stage2", "evaluation"):
+        mine, theirs = getattr(ours, name), getattr(paper, name)
+        parts.append((f"{name}.", type(mine), mine, theirs))
+    lines = [
+        (f"`{prefix}{name}`", f"`{_value(getattr(mine, name))}`",
+         f"`{_value(getattr(theirs, name))}`", doc)
+        for prefix, cls, mine, theirs in parts
+        for name, _, doc in _documented(cls)
+        if not dataclasses.is_dataclass(getattr(mine, name)) and name != "backbone_options"
+    ]  # fmt: skip
+    return table(("field", "laptop", "paper", "meaning"), lines)
+
+
+def rates() -> str:
+    """The learning rates that the sweep found, by scale."""
+    text = (ROOT / "bench" / "config" / "tuned.toml").read_text(encoding="utf-8")
+    lines = [
+        (scale, f"`{name}`", f"{rate:g}")
+        for scale, found in tomllib.loads(text).items()
+        for name, rate in found.items()
+    ]
+    return table(("scale", "entrant", "peak rate"), lines, right="rate")
+
+
+def methods(kind: str) -> str:
+    """The fusion methods: ``classical``, which are computed, or ``trained``."""
+    from bench.fusion import FUSION_METHODS
+
+    classes = {name: FUSION_METHODS.get(name) for name in FUSION_METHODS}
+    trained = {name: cls for name, cls in classes.items() if hasattr(cls, "training")}
+    if kind == "classical":
+        lines = [
+            (f"`{name}`", _body(cls), cls.citation)
+            for name, cls in classes.items()
+            if name not in trained
+        ]
+        return table(("method", "what it does", "from"), lines)
+    lines = [
+        (f"`{name}`", _body(cls), cls.citation, cls.approximation or "nothing known",
+         f"{cls.training.iterations:,} steps, batches of {cls.training.batch}, rate "
+         f"{cls.training.learning_rate:g}, {cls.training.loss.upper()}")
+        for name, cls in trained.items()
+    ]  # fmt: skip
+    header = ("method", "what it does", "from", "what is assumed", "its own recipe")
+    return table(header, lines)
+
+
+def _body(cls: type) -> str:
+    """The paragraphs of a class's docstring before its arguments."""
+    text = plain(inspect.getdoc(cls))
+    return re.split(r"\n\n(?:Args|Attributes|Raises|Returns):", text)[0]
+
+
+def backbones() -> str:
+    """The registered backbones with their size at each scale, for four bands."""
+    from backbones.registry import BACKBONES
+
+    lines = []
+    for name in BACKBONES:
+        if missing := BACKBONES.needs(name):
+            lines.append((f"`{name}`", f"needs `{' '.join(missing)}`", *[None] * 5))
+            continue
+        cls = BACKBONES.get(name)
+        sizes = {scale: _parameters(name, cls, scale) for scale in ("tiny", "small", "base")}
+        lines.append((f"`{name}`", _body(cls), cls.family, *sizes.values(), cls.citation))
+    header = ("backbone", "what it is", "family", "tiny (M)", "small (M)", "base (M)", "from")
+    return table(header, lines, right="(M)")
+
+
+def _parameters(name: str, cls: type, scale: str) -> str | None:
+    """Millions of parameters of the bare denoiser on four bands and PAN; a complex one is two."""
+    import torch
+
+    from backbones import create_backbone
+    from bench.measure import count_parameters
+
+    options = getattr(cls, "scales", {}).get(scale)
+    if options is None:
+        return None
+    with torch.device("meta"):
+        network = create_backbone(name, bands=4, cond_channels=5, **options)
+    return f"{count_parameters(network) / 1e6:.3g}"
+
+
+def backbone_options() -> str:
+    """A section a backbone: its options and what its scales set."""
+    from backbones.registry import BACKBONES
+
+    parts = []
+    for name in BACKBONES:
+        if BACKBONES.needs(name):
+            continue
+        cls = BACKBONES.get(name)
+        scales = [
+            f"{scale}: " + (", ".join(f"`{k}={_value(v)}`" for k, v in options.items()) or "as is")
+            for scale, options in getattr(cls, "scales", {}).items()
+        ]
+        lines = [
+            (f"`backbone.{field}`", f"`{_value(default)}`", doc)
+            for field, default, doc in _documented(cls.Config)
+        ]
+        said = f"Scales - {'; '.join(scales)}." if scales else "It has one scale."
+        parts.append(f"### {name}\n\n{said}\n\n{table(('field', 'default', 'meaning'), lines)}")
+    return "\n\n".join(parts)
+
+
+def metrics(kind: str) -> str:
+    """The metrics of a kind: ``reduced``, ``full`` or ``cost``."""
+    from bench.records import metric_specs
+
+    specs = {
+        "reduced": metric_specs.REDUCED_RESOLUTION,
+        "full": metric_specs.FULL_RESOLUTION,
+        "cost": metric_specs.COST,
+    }[kind]
+    lines = [
+        (f"`{spec.name}`", spec.label, spec.unit, spec.direction,
+         None if spec.ideal is None else _value(spec.ideal).replace("inf", "∞"), spec.source)
+        for spec in specs
+    ]  # fmt: skip
+    if kind == "cost":
+        return table(
+            ("key", "in tables", "unit", "better", "what"), [(*c[:4], c[5]) for c in lines]
+        )
+    return table(("key", "in tables", "unit", "better", "ideal", "definition"), lines)
+
+
+def conventions() -> str:
+    """The border conventions of the reduced-resolution metrics."""
+    from bench.config.conventions import CONVENTIONS
+
+    lines = [(f"`{c.name}`", c.cut, c.block) for c in CONVENTIONS.values()]
+    return table(("convention", "border cut (pixels)", "block of Q and Q2n (pixels)"), lines)
+
+
+def pancollection() -> str:
+    """The published files of PanCollection that are known by name."""
+    text = (ROOT / "bench" / "data" / "pancollection.toml").read_text(encoding="utf-8")
+    lines = [
+        (f"`{f['name']}`", f["sensor"], f["split"], f.get("images"),
+         "checked" if "sha256" in f else None)
+        for f in tomllib.loads(text)["files"]
+    ]  # fmt: skip
+    return table(("file", "sensor", "split", "images", "sha256"), lines, right="images")
+
+
+def source(target: str) -> str:
+    """The source of ``module:Class``."""
+    module, _, name = target.partition(":")
+    return fenced(inspect.getsource(getattr(import_module(module), name)), "python")
+
+
+def docstring(module: str) -> str:
+    """The docstring of a module, as it stands."""
+    return fenced(inspect.getdoc(import_module(module)), "text")
+
+
+def include(path: str) -> str:
+    """A Markdown file of the repository without its title."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return re.sub(r"\A# .*\n+", "", text)
+
+
+FACTS = (
+    sessions, command, outputs, flags, presets, configuration, rates, methods, backbones,
+    backbone_options, metrics, conventions, pancollection, source, docstring, include,
+)  # fmt: skip

@@ -1,0 +1,32 @@
+"""Markdown from plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["fenced", "plain", "table"]
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[object]], right: str = "") -> str:
+    """Return a Markdown table; columns whose heading is a word of ``right`` are right-aligned."""
+    numbers = right.split()
+    rule = ["--:" if heading in numbers else "---" for heading in header]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in (header, rule, *lines))
+
+
+def _cell(value: object) -> str:
+    text = "–" if value is None or value == "" else str(value)
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def plain(docstring: str | None) -> str:
+    """Return a docstring's text in Markdown: one backtick where it has two, roles left out."""
+    text = (docstring or "").replace("``", "`")
+    for role in (":class:", ":func:", ":meth:", ":data:", ":mod:"):
+        text = text.replace(role, "")
+    return text
+
+
+def fenced(text: str, language: str) -> str:
+    """Return a code block."""
+    return f"```{language}\n{text.rstrip()}\n```"
