@@ -33,7 +33,7 @@ def tests(session: nox.Session) -> None:
 
     ``nox -s tests -- -m slow`` runs the slow ones: compilation, LRTCFPan.
     """
-    prepare(session, "test")
+    prepare(session, "test", "docs")
     # Two workers of one thread each: small tensors gain nothing from a second thread.
     session.run(
         "pytest", "-n", "2", "--ignore=tests/perf", "-m", "not gpu and not slow", *session.posargs,
@@ -170,3 +170,11 @@ def report(session: nox.Session) -> None:
     """Rebuild tables and figures from rows; needs no torch at run time."""
     prepare(session)
     session.run("python", "bench/report.py", *(session.posargs or ["results/published"]))
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation, into build/docs: broken links and anchors fail; no network to read it."""
+    prepare(session, "docs")
+    env = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run("mkdocs", "build", "--strict", *session.posargs, env=env)

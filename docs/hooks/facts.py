@@ -18,9 +18,7 @@ __all__ = ["FACTS", "MARK", "filled"]
 
 MARK = re.compile(r"^<!-- fact: (\w+) ?(.*?) -->$", re.MULTILINE)
 FACTS: dict[str, Callable[..., str]] = {
-    fact.__name__: fact
-    for module in (facts_of_code, facts_of_results)
-    for fact in module.FACTS
+    fact.__name__: fact for module in (facts_of_code, facts_of_results) for fact in module.FACTS
 }
 
 

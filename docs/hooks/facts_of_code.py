@@ -1,4 +1,4 @@
-"""What the code says of itself: commands, flags, presets, methods, backbones, metrics, contracts."""
+"""What the code says of itself: commands, flags, presets, methods, networks, metrics, contracts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 import re
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from writing import fenced, plain, table
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def sessions() -> str:
-    """Every nox session with what it does and the command it runs."""
+def nox_sessions() -> dict[str, tuple[str, list[str]]]:
+    """Return what each session does, in a line, and the scripts that it runs."""
     tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
-    lines = []
+    found = {}
     for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
         if not any("session" in ast.unparse(mark) for mark in function.decorator_list):
             continue
@@ -31,9 +31,16 @@ def sessions() -> str:
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         ]
         scripts = [word for word in words if re.fullmatch(r"(bench|protocols)/\w+\.py", word)]
-        runs = ", ".join(f"`python {script}`" for script in scripts)
-        summary = plain(ast.get_docstring(function)).splitlines()[0]
-        lines.append((f"`nox -s {function.name}`", summary, runs))
+        found[function.name] = (ast.get_docstring(function).splitlines()[0], scripts)
+    return found
+
+
+def sessions() -> str:
+    """Every nox session with what it does and the command it runs."""
+    lines = [
+        (f"`nox -s {name}`", plain(summary), ", ".join(f"`python {one}`" for one in scripts))
+        for name, (summary, scripts) in nox_sessions().items()
+    ]
     return table(("session", "what it does", "without nox"), lines)
 
 
@@ -43,10 +50,11 @@ def command(study: str) -> str:
     if not (ROOT / script).is_file():
         raise FileNotFoundError(f"fact command: no {script}")
     return fenced(
-        f"nox -s {study}                                # installs what it needs, then runs\n"
-        f"python {script}                 # the same, in your own environment\n"
-        f"python {script} --preset smoke  # a minute or so: the path, no claim\n"
-        f"python {script} --dataset data/wv3 --sensor WV3 --preset paper --device cuda",
+        f"nox -s {study}\n"
+        f"python {script}  # the same, in your own environment\n"
+        f"python {script} --preset smoke  # checks the path\n"
+        f"python {script} --preset paper --device cuda \\\n"
+        "    --dataset data/wv3 --sensor WV3",
         "bash",
     )
 
@@ -73,7 +81,7 @@ def _gist(function: Any) -> str:
 
 
 def flags(target: str) -> str:
-    """The flags of ``module`` (its own alone) or of ``module:Class``, as the code documents them."""
+    """The flags that ``module`` (its ``Flags``) or ``module:Class`` adds, as the code has them."""
     module, _, name = target.partition(":")
     cls = getattr(import_module(module), name or "Flags")
     lines = [
@@ -100,32 +108,38 @@ def _documented(cls: type) -> Iterator[tuple[str, Any, str]]:
 
 
 def _value(value: Any) -> str:
-    if value is dataclasses.MISSING:
-        return "required"
-    if isinstance(value, (tuple, list)):
-        return " ".join(map(str, value)) or "none"
-    return {None: "none", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(
-        value, (int, float)
-    ) or isinstance(value, bool) else f"{value:g}"
+    """Return a setting as a command line has it."""
+    match value:
+        case dataclasses.MISSING:
+            return "required"
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:g}"
+        case tuple() | list():
+            return " ".join(map(str, value)) or "none"
+    return str(value)
 
 
 def presets() -> str:
     """The presets side by side, and in words how each departs from the paper."""
     from bench.config import DEPARTURES, PRESETS, experiment_preset, preset_seeds
 
-    lines = []
-    for preset in PRESETS:
-        one = experiment_preset(preset)
-        bare, both = (len(preset_seeds(preset, scheme)) for scheme in ("one_stage", "two_stage"))
-        lines.append((
-            f"`{preset}`", one.steps, one.scale, one.stage1.batch, one.diffusion.target,
-            f"{one.sampler.kind.upper()}, {one.sampler.steps}", bare, both,
-            one.evaluation.images or "all",
-        ))  # fmt: skip
-    header = (
-        "preset", "optimiser steps", "network", "batch", "predicts", "sampler, steps",
-        "seeds, bare", "seeds, two stages", "test images",
-    )  # fmt: skip
+    settings: dict[str, Callable[[str, Any], object]] = {
+        "optimiser steps": lambda _, one: f"{one.steps:,}",
+        "scale of the network": lambda _, one: one.scale,
+        "batch": lambda _, one: one.stage1.batch,
+        "predicts": lambda _, one: one.diffusion.target,
+        "sampler": lambda _, one: f"{one.sampler.kind.upper()}, {one.sampler.steps} steps",
+        "seeds, bare": lambda preset, _: len(preset_seeds(preset, "one_stage")),
+        "seeds, two stages": lambda preset, _: len(preset_seeds(preset, "two_stage")),
+        "test images": lambda _, one: one.evaluation.images or "all",
+    }
+    ones = {preset: experiment_preset(preset) for preset in PRESETS}
+    lines = [(name, *(of(*item) for item in ones.items())) for name, of in settings.items()]
+    header = ("", *(f"`{preset}`" for preset in PRESETS))
     words = "\n".join(f"- `{preset}`: {words}." for preset, words in DEPARTURES.items())
     return f"{table(header, lines)}\n\nHow each departs from the paper, all of it:\n\n{words}"
 
@@ -157,7 +171,7 @@ def rates() -> str:
         for scale, found in tomllib.loads(text).items()
         for name, rate in found.items()
     ]
-    return table(("scale", "entrant", "peak rate"), lines, right="rate")
+    return table(("scale", "entrant", "peak rate"), lines, right=("peak rate",))
 
 
 def methods(kind: str) -> str:
@@ -173,14 +187,15 @@ def methods(kind: str) -> str:
             if name not in trained
         ]
         return table(("method", "what it does", "from"), lines)
-    lines = [
-        (f"`{name}`", _body(cls), cls.citation, cls.approximation or "nothing known",
-         f"{cls.training.iterations:,} steps, batches of {cls.training.batch}, rate "
-         f"{cls.training.learning_rate:g}, {cls.training.loss.upper()}")
+    return "\n\n".join(
+        f"### {name}\n\n{_body(cls)}\n\n"
+        f"- **From**: {cls.citation}.\n"
+        f"- **Assumed**: {cls.approximation or 'nothing known'}.\n"
+        f"- **Its own recipe**: {cls.training.iterations:,} steps, batches of "
+        f"{cls.training.batch}, peak rate {cls.training.learning_rate:g} "
+        f"({cls.training.schedule}), loss {cls.training.loss.upper()}."
         for name, cls in trained.items()
-    ]  # fmt: skip
-    header = ("method", "what it does", "from", "what is assumed", "its own recipe")
-    return table(header, lines)
+    )
 
 
 def _body(cls: type) -> str:
@@ -190,19 +205,20 @@ def _body(cls: type) -> str:
 
 
 def backbones() -> str:
-    """The registered backbones with their size at each scale, for four bands."""
+    """The registered backbones with their parameters at each scale, for four bands."""
     from backbones.registry import BACKBONES
 
+    scales = ("tiny", "small", "base")
     lines = []
     for name in BACKBONES:
         if missing := BACKBONES.needs(name):
-            lines.append((f"`{name}`", f"needs `{' '.join(missing)}`", *[None] * 5))
+            lines.append((f"`{name}`", f"needs `{' '.join(missing)}`", *[None] * len(scales)))
             continue
         cls = BACKBONES.get(name)
-        sizes = {scale: _parameters(name, cls, scale) for scale in ("tiny", "small", "base")}
-        lines.append((f"`{name}`", _body(cls), cls.family, *sizes.values(), cls.citation))
-    header = ("backbone", "what it is", "family", "tiny (M)", "small (M)", "base (M)", "from")
-    return table(header, lines, right="(M)")
+        sizes = (_parameters(name, cls, scale) for scale in scales)
+        lines.append((f"[`{name}`](#{name})", cls.family, *sizes))
+    header = [f"{scale} (M)" for scale in scales]
+    return table(("backbone", "family", *header), lines, right=header)
 
 
 def _parameters(name: str, cls: type, scale: str) -> str | None:
@@ -221,7 +237,7 @@ def _parameters(name: str, cls: type, scale: str) -> str | None:
 
 
 def backbone_options() -> str:
-    """A section a backbone: its options and what its scales set."""
+    """A section a backbone: what it is, where it comes from, its scales and options."""
     from backbones.registry import BACKBONES
 
     parts = []
@@ -230,15 +246,17 @@ def backbone_options() -> str:
             continue
         cls = BACKBONES.get(name)
         scales = [
-            f"{scale}: " + (", ".join(f"`{k}={_value(v)}`" for k, v in options.items()) or "as is")
+            f"- **{scale}**: {', '.join(f'`{k}={_value(v)}`' for k, v in options.items())}"
             for scale, options in getattr(cls, "scales", {}).items()
+            if options
         ]
         lines = [
             (f"`backbone.{field}`", f"`{_value(default)}`", doc)
             for field, default, doc in _documented(cls.Config)
         ]
-        said = f"Scales - {'; '.join(scales)}." if scales else "It has one scale."
-        parts.append(f"### {name}\n\n{said}\n\n{table(('field', 'default', 'meaning'), lines)}")
+        said = "\n".join([f"- **From**: {cls.citation}.", *scales])
+        options = table(("field", "default", "meaning"), lines)
+        parts.append(f"### {name}\n\n{_body(cls)}\n\n{said}\n\n{options}")
     return "\n\n".join(parts)
 
 
@@ -279,7 +297,7 @@ def pancollection() -> str:
          "checked" if "sha256" in f else None)
         for f in tomllib.loads(text)["files"]
     ]  # fmt: skip
-    return table(("file", "sensor", "split", "images", "sha256"), lines, right="images")
+    return table(("file", "sensor", "split", "images", "sha256"), lines, right=("images",))
 
 
 def source(target: str) -> str:
@@ -289,8 +307,14 @@ def source(target: str) -> str:
 
 
 def docstring(module: str) -> str:
-    """The docstring of a module, as it stands."""
-    return fenced(inspect.getdoc(import_module(module)), "text")
+    """The docstring of a module; its terms, each with an indented text, become a list."""
+    text = plain(inspect.getdoc(import_module(module))).replace("::\n", ":\n") + "\n"
+    return re.sub(
+        r"^(`\w+`)\n((?:    .+\n)+)",
+        lambda term: f"- {term[1]}: {' '.join(term[2].split())}\n",
+        text,
+        flags=re.MULTILINE,
+    )
 
 
 def include(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -14,6 +15,8 @@ from writing import table
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "results" / "published"
+_SPREAD = "\u00a0±\u00a0"  # a mean and its deviation stay on one line, and so does an interval
+_INTERVAL = re.compile(r" \[([^],|]*), ([^],|]*)\]")
 _PICTURES = (".svg", ".webp", ".png")
 _LEFT_OUT = {"--out": 1, "--quiet": 0, "--jobs": 1}
 """Flags of a command, with the number of their values, that say nothing of what it ran."""
@@ -22,6 +25,7 @@ _LEFT_OUT = {"--out": 1, "--quiet": 0, "--jobs": 1}
 def rows(path: str) -> str:
     """A committed table, ``folder/stem``, with what its file says below it folded away."""
     text = (PUBLISHED / _parted(path, "tables", (".md",))).read_text(encoding="utf-8")
+    text = _INTERVAL.sub("\u00a0[\\1,\u00a0\\2]", text.replace(" ± ", _SPREAD))
     title, _, rest = text.partition("\n\n")
     body, _, below = rest.partition("\n\n")
     notes = "".join(f"    - {line}\n" for line in below.splitlines() if line.strip())
@@ -47,7 +51,7 @@ def _parted(path: str, room: str, suffixes: Sequence[str]) -> str:
 
 
 def bill(*studies: str) -> str:
-    """How long committed runs took, of the first study that has any, by processor and by GPU.
+    """How long committed runs took from start to end, of the first study that has any.
 
     The studies after the first share its trainings.
     """
@@ -67,12 +71,12 @@ def bill(*studies: str) -> str:
             "which are:\n\n"
         )
     lines = [
-        (f"`{_command(run)}`", cells, _duration(run), _machine(run["machine"]))
+        f"- {_duration(run)} for {cells} cells of `{_command(run)}` ({_machine(run['machine'])})"
         for run, cells in runs
     ]
-    gpu = any(run["machine"].get("gpu") for run, _ in runs)
-    measured = table(("command", "cells it ran", "from start to end", "machine"), lines)
-    return f"{said}{measured}" + ("" if gpu else "\n\nOn a GPU: not measured.")
+    if not any(run["machine"].get("gpu") for run, _ in runs):
+        lines.append("- **On a GPU**: not measured.")
+    return said + "\n".join(lines)
 
 
 def _runs(study: str) -> Iterator[tuple[dict[str, Any], int]]:
@@ -118,14 +122,14 @@ def paper_table(number: str) -> str:
     with (ROOT / "results" / "paper" / f"table{number}.csv").open(encoding="utf-8") as file:
         for line in csv.DictReader(file):
             key = (line["dataset"], line["split"], line["metric"])
-            spread = f" ± {line['std']}" if line["std"] else ""
+            spread = f"{_SPREAD}{line['std']}" if line["std"] else ""
             row = cells.setdefault(line["method"], {})
             row[key] = f"{line['mean']}{spread}"
     keys = list(dict.fromkeys(key for row in cells.values() for key in row))
     places = {key[:2] for key in keys}
     header = [key[2] if len(places) == 1 else f"{key[2]}, {_place(key, places)}" for key in keys]
     lines = [(method, *(row.get(key) for key in keys)) for method, row in cells.items()]
-    return table(("method", *header), lines)
+    return table(("method", *header), lines, right=header)
 
 
 def _place(key: tuple[str, ...], places: set[tuple[str, ...]]) -> str:
@@ -158,7 +162,7 @@ def ratios(path: str, reference: str, other: str) -> str:
         if {reference, other} <= set(of) and size == next(iter(values))[0] and metric != "params"
     ]
     header = ("what", "pixels", "batch", f"{other} / {reference}")
-    return table(header, lines, right=f"pixels batch {header[3]}")
+    return table(header, lines, right=header[1:])
 
 
 def _label(metric: str) -> str:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 
 __all__ = ["fenced", "plain", "table"]
 
 
-def table(header: Sequence[str], lines: Iterable[Sequence[object]], right: str = "") -> str:
-    """Return a Markdown table; columns whose heading is a word of ``right`` are right-aligned."""
-    numbers = right.split()
-    rule = ["--:" if heading in numbers else "---" for heading in header]
+def table(
+    header: Sequence[str], lines: Iterable[Sequence[object]], right: Collection[str] = ()
+) -> str:
+    """Return a Markdown table; columns whose heading is in ``right`` are right-aligned."""
+    rule = ["--:" if heading in right else "---" for heading in header]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in (header, rule, *lines))
 
 
 def _cell(value: object) -> str:
     text = "–" if value is None or value == "" else str(value)
-    return " ".join(text.split()).replace("|", "\\|")
+    return re.sub(r"[ \n]+", " ", text).replace("|", "\\|")  # hard spaces stay
 
 
 def plain(docstring: str | None) -> str:
