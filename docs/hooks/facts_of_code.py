@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from writing import fenced, plain, table
+from writing import fenced, plain, starred, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,10 +38,10 @@ def nox_sessions() -> dict[str, tuple[str, list[str]]]:
 def sessions() -> str:
     """Every nox session with what it does and the command it runs."""
     lines = [
-        (f"`nox -s {name}`", plain(summary), ", ".join(f"`python {one}`" for one in scripts))
+        (f"`nox -s {name}`", ", ".join(f"`python {one}`" for one in scripts), plain(summary))
         for name, (summary, scripts) in nox_sessions().items()
     ]
-    return table(("session", "what it does", "without nox"), lines)
+    return table(("session", "without nox", "what it does"), lines)
 
 
 def command(study: str) -> str:
@@ -104,7 +104,7 @@ def _documented(cls: type) -> Iterator[tuple[str, Any, str]]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        yield field.name, default, plain(after.value.value) if said else ""
+        yield field.name, default, starred(plain(after.value.value)) if said else ""
 
 
 def _value(value: Any) -> str:
@@ -139,7 +139,7 @@ def presets() -> str:
     }
     ones = {preset: experiment_preset(preset) for preset in PRESETS}
     lines = [(name, *(of(*item) for item in ones.items())) for name, of in settings.items()]
-    header = ("", *(f"`{preset}`" for preset in PRESETS))
+    header = ("setting", *(f"`{preset}`" for preset in PRESETS))
     words = "\n".join(f"- `{preset}`: {words}." for preset, words in DEPARTURES.items())
     return f"{table(header, lines)}\n\nHow each departs from the paper, all of it:\n\n{words}"
 
@@ -158,7 +158,7 @@ def configuration() -> str:
          f"`{_value(getattr(theirs, name))}`", doc)
         for prefix, cls, mine, theirs in parts
         for name, _, doc in _documented(cls)
-        if not dataclasses.is_dataclass(getattr(mine, name)) and name != "backbone_options"
+        if doc and not dataclasses.is_dataclass(getattr(mine, name)) and name != "backbone_options"
     ]  # fmt: skip
     return table(("field", "laptop", "paper", "meaning"), lines)
 
@@ -182,11 +182,11 @@ def methods(kind: str) -> str:
     trained = {name: cls for name, cls in classes.items() if hasattr(cls, "training")}
     if kind == "classical":
         lines = [
-            (f"`{name}`", _body(cls), cls.citation)
+            (f"`{name}`", cls.citation, _body(cls))
             for name, cls in classes.items()
             if name not in trained
         ]
-        return table(("method", "what it does", "from"), lines)
+        return table(("method", "from", "what it does"), lines)
     return "\n\n".join(
         f"### {name}\n\n{_body(cls)}\n\n"
         f"- **From**: {cls.citation}.\n"

@@ -34,11 +34,11 @@ def rows(path: str) -> str:
 
 
 def figure(path: str, *words: str) -> str:
-    """A committed figure, ``folder/stem``, and its text for who cannot see it."""
+    """A committed figure, ``folder/stem``, in words for who cannot see it; a click enlarges it."""
     if not words:
         raise ValueError(f"fact figure {path}: expected words that describe it")
     found = _parted(path, "figures", _PICTURES)
-    return f"![{' '.join(words)}](/published/{found})"
+    return f"[![{' '.join(words)}](/published/{found})](/published/{found})"
 
 
 def _parted(path: str, room: str, suffixes: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["fenced", "plain", "table"]
+__all__ = ["fenced", "plain", "starred", "table"]
 
 
 def table(
@@ -27,6 +27,12 @@ def plain(docstring: str | None) -> str:
     for role in (":class:", ":func:", ":meth:", ":data:", ":mod:"):
         text = text.replace(role, "")
     return text
+
+
+def starred(text: str) -> str:
+    """Return Markdown whose stars are stars: globs and products, not emphasis."""
+    parts = text.split("`")  # every other one is code
+    return "`".join(part if i % 2 else part.replace("*", r"\*") for i, part in enumerate(parts))
 
 
 def fenced(text: str, language: str) -> str:

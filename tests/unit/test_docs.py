@@ -128,7 +128,7 @@ def test_figures_are_committed_and_have_words_for_who_cannot_see_them(texts):
     shown = [
         figure
         for text in texts.values()
-        for figure in re.findall(r"!\[(.*)\]\(/published/(.*)\)", text)
+        for figure in re.findall(r"!\[(.*?)\]\(/published/(.*?)\)", text)
     ]
     assert len(shown) > 5
     for words, path in shown:
