@@ -174,6 +174,17 @@ def rates() -> str:
     return table(("scale", "entrant", "peak rate"), lines, right=("peak rate",))
 
 
+def budget() -> str:
+    """Steps and batch of each deep method at ``laptop``, by scale."""
+    text = (ROOT / "bench" / "config" / "budget.toml").read_text(encoding="utf-8")
+    lines = [
+        (scale, f"`{name}`", f"{bought['steps']:,}", bought["batch"])
+        for scale, methods in tomllib.loads(text).items()
+        for name, bought in methods.items()
+    ]
+    return table(("scale", "method", "steps", "batch"), lines, right=("steps", "batch"))
+
+
 def methods(kind: str) -> str:
     """The fusion methods: ``classical``, which are computed, or ``trained``."""
     from bench.fusion import FUSION_METHODS
@@ -324,6 +335,6 @@ def include(path: str) -> str:
 
 
 FACTS = (
-    sessions, command, outputs, flags, presets, configuration, rates, methods, backbones,
+    sessions, command, outputs, flags, presets, configuration, rates, budget, methods, backbones,
     backbone_options, metrics, conventions, pancollection, source, docstring, include,
 )  # fmt: skip

@@ -33,6 +33,21 @@ def rows(path: str) -> str:
     return f"{title}\n\n{body.strip()}{folded}"
 
 
+def ranking(path: str, metric: str) -> str:
+    """The lines of a committed table in order of one metric, the best first."""
+    from bench.records import METRIC_SPECS
+
+    with (PUBLISHED / _parted(path, "tables", (".csv",))).open(encoding="utf-8") as file:
+        lines = [line for line in csv.DictReader(file) if line["metric"] == metric]
+    found = {line["method"]: float(line["center"]) for line in lines if line["center"]}
+    if len(found) < 2:
+        raise ValueError(f"fact ranking: {path} has no {metric} of two methods")
+    best = METRIC_SPECS[metric].direction == "higher"
+    order = sorted(found, key=found.__getitem__, reverse=best)
+    said = ", ".join(f"`{method}` {found[method]:.3f}" for method in order)
+    return f"Ours in order of {METRIC_SPECS[metric].label}: {said}."
+
+
 def figure(path: str, *words: str) -> str:
     """A committed figure, ``folder/stem``, in words for who cannot see it; a click enlarges it."""
     if not words:
@@ -171,4 +186,4 @@ def _label(metric: str) -> str:
     return METRIC_SPECS[metric].label
 
 
-FACTS = (rows, figure, bill, paper_table, paper_words, ratios)
+FACTS = (rows, ranking, figure, bill, paper_table, paper_words, ratios)
