@@ -15,6 +15,8 @@ from typing import Any
 
 from writing import fenced, plain, starred, table
 
+from backbones.names import MissingExtraError
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -222,10 +224,11 @@ def backbones() -> str:
     scales = ("tiny", "small", "base")
     lines = []
     for name in BACKBONES:
-        if missing := BACKBONES.needs(name):
-            lines.append((f"`{name}`", f"needs `{' '.join(missing)}`", *[None] * len(scales)))
+        try:
+            cls = BACKBONES.get(name)
+        except MissingExtraError as error:
+            lines.append((f"`{name}`", str(error), *[None] * len(scales)))
             continue
-        cls = BACKBONES.get(name)
         sizes = (_parameters(name, cls, scale) for scale in scales)
         lines.append((f"[`{name}`](#{name})", cls.family, *sizes))
     header = [f"{scale} (M)" for scale in scales]
@@ -253,9 +256,10 @@ def backbone_options() -> str:
 
     parts = []
     for name in BACKBONES:
-        if BACKBONES.needs(name):
+        try:
+            cls = BACKBONES.get(name)
+        except MissingExtraError:
             continue
-        cls = BACKBONES.get(name)
         scales = [
             f"- **{scale}**: {', '.join(f'`{k}={_value(v)}`' for k, v in options.items())}"
             for scale, options in getattr(cls, "scales", {}).items()
