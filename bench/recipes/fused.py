@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -293,13 +292,14 @@ class DeepRecipe(ClassicalRecipe):
             return ()
         config = self.config
         loss = self._class.training.loss
+        last = getattr(self._class, "last", ())
         identity = {
             "method": self.name,
             "version": self.version,
             "options": self.resolved,
             "data": data,
             "loss": loss,
-            **({"zero_at_start": self._last} if self._last else {}),
+            **({"zero_at_start": last} if last else {}),
             "optimisation": config.stage1,
             "steps": config.steps,
             "patch": config.patch,
@@ -321,18 +321,12 @@ class DeepRecipe(ClassicalRecipe):
         )
 
     def network(self) -> nn.Module:
-        """Build the network, untrained; one that adds to a base image starts as that."""
+        """Build the network, untrained, as training starts."""
         with initialising(self.config.seed, self.name):
-            network = self.method().network
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if any(fnmatch(name, pattern) for pattern in self._last):
-                    parameter.zero_()
-        return network
-
-    @property
-    def _last(self) -> tuple[str, ...]:
-        return getattr(self._class, "last", ())
+            method = self.method()
+            if (start := getattr(method, "start", None)) is not None:
+                start()
+        return method.network
 
     def identity(self, data: str) -> dict[str, Any]:
         if self.weights is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from fnmatch import fnmatch
 from typing import ClassVar
 
 import torch
@@ -40,9 +41,8 @@ class DeepMethod(ABC):
         approximation: what its authors leave open and was assumed; None where nothing is.
         dead: name patterns (globs) of parameters that cannot change the output; they belong to the
             published network and are counted in its published size.
-        last: name patterns of the parameters of the last layer, whose output is added to the base
-            image. Training starts them at zero, so that a network begins as its base: what the
-            papers leave open, and short trainings cannot make up for. ``build`` does not.
+        last: name patterns of the parameters that :meth:`start` sets to zero, those of the layer
+            whose output is added to the base image.
         reach: pixels of PAN beyond which an input cannot change an output pixel; None: global.
         network: the module; weights at their initial values until trained or loaded.
     """
@@ -68,6 +68,16 @@ class DeepMethod(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """Return a new network for ``bands`` and ``config``."""
+
+    def start(self) -> None:
+        """Give the network the weights that training starts from: it begins as its base image.
+
+        What the papers leave open, and short trainings cannot make up for. ``build`` does not.
+        """
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                if any(fnmatch(name, pattern) for pattern in self.last):
+                    parameter.zero_()
 
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict of the authors' network under our names; keys we lack are kept."""

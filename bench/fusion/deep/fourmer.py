@@ -152,6 +152,8 @@ class Fourmer(DeepMethod):
     """
 
     name = "fourmer"
+    version = 2  # training starts as the interpolated MS
+    last = ("last.*",)
     Config = FourmerConfig
     scales: ClassVar = {"tiny": {"width": 8}, "small": {"width": 16}, "base": {"width": 64}}
     training = MethodTraining(
@@ -175,6 +177,16 @@ class Fourmer(DeepMethod):
 
     def build(self) -> nn.Module:
         return FourmerNetwork(self.bands, self.config.width)
+
+    def start(self) -> None:
+        """As others do; nothing is added here, so the head reads lms out of the first feature."""
+        super().start()
+        embed, head = self.network.embed, self.network.head
+        with torch.no_grad():
+            # One row of the inverse for each band: head(embed([lms, pan])) = lms.
+            inverse = torch.linalg.pinv(embed.weight[..., 0, 0].double())[: self.bands]
+            head.weight.copy_(inverse[..., None, None])
+            head.bias.copy_(-inverse @ embed.bias.double())
 
     def published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return renamed(state, _NAMES)
