@@ -136,7 +136,7 @@ class DiT(Denoiser):
     Config = DiTConfig
     scales: ClassVar = {
         "tiny": {"width": 16, "layers": 2, "heads": 2},
-        "small": {"width": 128, "layers": 6, "heads": 2},
+        "small": {"width": 96, "layers": 6, "heads": 2},
         "base": {},
     }
     family = "transformer"

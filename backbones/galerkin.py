@@ -42,7 +42,7 @@ class Galerkin(Denoiser):
     Config = GalerkinConfig
     scales: ClassVar = {
         "tiny": {"width": 8, "layers": 2, "heads": 2},
-        "small": {"width": 32, "layers": 6, "heads": 2},
+        "small": {"width": 32, "layers": 5, "heads": 2},
         "base": {},
     }
     family = "operator"

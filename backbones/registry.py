@@ -26,10 +26,20 @@ __all__ = [
 BACKBONES = Registry("backbone", entry_point_group="nodiff_bench.backbones")
 for _name, _target in {
     "fno": "backbones.fno:FNO",
+    "ffno": "backbones.ffno:FFNO",
+    "uno": "backbones.uno:UNO",
+    "wfno": "backbones.wfno:WFNO",
+    "galerkin": "backbones.galerkin:Galerkin",
     "attention_unet": "backbones.attention_unet:AttentionUNet",
+    "ddif_unet": "backbones.ddif_unet:DDIFUNet",
+    "improved_unet": "backbones.improved_unet:ImprovedUNet",
+    "pandiff_unet": "backbones.pandiff_unet:PanDiffUNet",
+    "sr3_unet": "backbones.sr3_unet:SR3UNet",
     "conv_unet": "backbones.conv_unet:ConvUNet",
     "convnext": "backbones.convnext:ConvNeXt",
-    "pandiff_unet": "backbones.pandiff_unet:PanDiffUNet",
+    "nafnet": "backbones.nafnet:NAFNet",
+    "resnet": "backbones.resnet:ResNet",
+    "dit": "backbones.dit:DiT",
 }.items():
     BACKBONES.register(_name, _target)
 

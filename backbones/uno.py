@@ -96,7 +96,7 @@ class UNO(Denoiser):
     Config = UNOConfig
     scales: ClassVar = {
         "tiny": {"width": 8, "multipliers": (1, 2)},
-        "small": {"width": 48, "modes": 8},
+        "small": {"width": 64, "middle": 2, "modes": 8},
         "base": {},
     }
     family = "operator"

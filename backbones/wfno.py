@@ -71,7 +71,7 @@ class WFNO(Denoiser):
     Config = WFNOConfig
     scales: ClassVar = {
         "tiny": {"width": 8, "layers": 2, "attention_layers": 1, "heads": 2},
-        "small": {"width": 20, "heads": 2},
+        "small": {"width": 16, "heads": 2},
         "base": {},
     }
     family = "operator"

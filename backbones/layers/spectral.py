@@ -36,12 +36,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.layers.constants import constant
 from backbones.names import UnknownNameError
 
 if TYPE_CHECKING:
     from backbones.contract import LowRank
 
-__all__ = ["FORMS", "Form", "SpectralConv2d", "check_modes", "choose_form", "spectral_form"]
+__all__ = [
+    "FORMS",
+    "Form",
+    "SpectralConv2d",
+    "check_modes",
+    "choose_form",
+    "dft_matrices",
+    "spectral_form",
+]
 
 Form = Literal["auto", "textbook", "fft", "dft"]
 FORMS: tuple[str, ...] = get_args(Form)
@@ -112,17 +121,12 @@ def _build_matrices(
     scale = np.full(modes, 2.0)
     scale[0] = 1.0
     back_width = along_width.T * np.tile(scale / (height * width), 2)
-    with torch.inference_mode(False):
-        return _Matrices(
-            *(
-                torch.from_numpy(np.ascontiguousarray(matrix)).to(device, dtype)
-                for matrix in (along_width, along_height, along_height.T, back_width)
-            )
-        )
+    matrices = along_width, along_height, along_height.T, back_width
+    return _Matrices(*(constant(matrix, dtype, device) for matrix in matrices))
 
 
 @torch.compiler.assume_constant_result
-def _matrices(
+def dft_matrices(
     height: int, width: int, modes: int, dtype: torch.dtype, device: torch.device
 ) -> _Matrices:
     """Return the cached matrices; to ``torch.compile`` they are constants of the graph."""
@@ -142,6 +146,8 @@ class SpectralConv2d(nn.Module):
         weight: real (2 m^2, C_in, 2 C_out), the last axis being [real | imaginary]; modes in
             row-major order of (row, column), rows as above. Drawn like the official FNO's:
             real and imaginary parts uniform in [0, 1) / (C_in C_out).
+        planned_for: device that ``auto`` chooses for; None: that of the image. Counting on the
+            meta device, it says where the network would run.
     """
 
     def __init__(self, in_channels: int, out_channels: int, modes: int, form: Form = "auto"):
@@ -154,6 +160,7 @@ class SpectralConv2d(nn.Module):
         self.out_channels = out_channels
         self.modes = modes
         self.form: Form = form
+        self.planned_for: torch.device | None = None
         self.weight = nn.Parameter(torch.empty(2 * modes**2, in_channels, 2 * out_channels))
         self.reset_parameters()
 
@@ -162,6 +169,10 @@ class SpectralConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, modes={self.modes}, form={self.form!r}"
+
+    def resolve(self, height: int, width: int, device: torch.device) -> Form:
+        """Return what ``auto`` stands for at one size."""
+        return choose_form(height, width, self.modes, device)
 
     def forward(
         self, x: Tensor, low_rank: LowRank | None = None, base: Tensor | None = None
@@ -182,7 +193,7 @@ class SpectralConv2d(nn.Module):
         check_modes(self.modes, *x.shape[-2:])
         form = self.form
         if form == "auto":
-            form = choose_form(*x.shape[-2:], self.modes, x.device)
+            form = self.resolve(*x.shape[-2:], self.planned_for or x.device)
         run = {"textbook": self._textbook, "fft": self._fft, "dft": self._dft}[form]
         device = x.device.type
         half = x.dtype in (torch.float16, torch.bfloat16)
@@ -216,7 +227,7 @@ class SpectralConv2d(nn.Module):
     def _dft(self, x: Tensor, low_rank: LowRank | None, base: Tensor | None) -> Tensor:
         batch, channels, height, width = x.shape
         m, out = self.modes, self.out_channels
-        dft = _matrices(index(height), index(width), m, x.dtype, x.device)
+        dft = dft_matrices(index(height), index(width), m, x.dtype, x.device)
         nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         if nhwc:
             columns = dft.along_width @ x.permute(0, 2, 3, 1)  # (B, H, q m, C)

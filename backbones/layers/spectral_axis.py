@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backbones.layers.constants import constant
 from backbones.layers.spectral import Form, SpectralConv2d
 from backbones.names import UnknownNameError
 
@@ -37,11 +38,7 @@ def _build_matrices(
     mirrored = np.full(modes, 2.0)
     mirrored[0] = 1.0
     back = along.T * np.tile(mirrored / size, 2)
-    with torch.inference_mode(False):
-        return tuple(
-            torch.from_numpy(np.ascontiguousarray(matrix)).to(device, dtype)
-            for matrix in (along, back)
-        )
+    return constant(along, dtype, device), constant(back, dtype, device)
 
 
 @torch.compiler.assume_constant_result

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.layers.constants import constant
 from backbones.layers.spectral import Form, SpectralConv2d, choose_form
 
 if TYPE_CHECKING:
@@ -52,11 +53,6 @@ class _Matrices(NamedTuple):
     back_width: Tensor  # (W, q W'), with the 1/(HW) and the doubling of the mirrored columns
 
 
-def _tensor(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
-
-
 @lru_cache(maxsize=64)
 def _build_plan(
     height: int,
@@ -81,8 +77,8 @@ def _build_plan(
     _, place = np.unique(chunked, return_index=True)  # the first of a mode's places; others pad
     indices = ring, np.array(chunk_ring), chunked, place
     return _Plan(
-        _tensor(radius**exponent, dtype, device),
-        *(_tensor(array, torch.int64, device) for array in indices),
+        constant(radius**exponent, dtype, device),
+        *(constant(array, torch.int64, device) for array in indices),
     )
 
 
@@ -103,7 +99,7 @@ def _build_matrices(height: int, width: int, dtype: torch.dtype, device: torch.d
     along_height = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)])
     along_height = along_height.reshape(2 * height, 2 * height)
     matrices = along_width, along_height, along_height.T, back_width
-    return _Matrices(*(_tensor(matrix, dtype, device) for matrix in matrices))
+    return _Matrices(*(constant(matrix, dtype, device) for matrix in matrices))
 
 
 # To torch.compile what these return is a constant of the graph.
@@ -201,8 +197,6 @@ class RadialSpectralConv2d(SpectralConv2d):
         return torch.stack([re_re - im_im, re_im + im_re]).index_select(1, plan.place)
 
     def _dft(self, x: Tensor, low_rank: LowRank | None, base: Tensor | None) -> Tensor:
-        if self.form == "auto" and self.resolve(*x.shape[-2:], x.device) == "fft":
-            return self._fft(x, low_rank, base)
         batch, channels, height, width = x.shape
         dft = _matrices(index(height), index(width), x.dtype, x.device)
         q_columns, out = dft.along_width.shape[0], self.out_channels

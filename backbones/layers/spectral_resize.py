@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from backbones.layers.spectral import Form, SpectralConv2d, _matrices, check_modes
+from backbones.layers.spectral import Form, SpectralConv2d, check_modes, dft_matrices
 
 if TYPE_CHECKING:
     from backbones.contract import LowRank
@@ -54,8 +54,8 @@ class ResizingSpectralConv2d(SpectralConv2d):
             return super()._dft(x, low_rank, base)
         batch, channels, height, width = x.shape
         m, out = self.modes, self.out_channels
-        dft = _matrices(index(height), index(width), m, x.dtype, x.device)
-        back = _matrices(*self._resized(x), m, x.dtype, x.device)
+        dft = dft_matrices(index(height), index(width), m, x.dtype, x.device)
+        back = dft_matrices(*self._resized(x), m, x.dtype, x.device)
         columns = dft.along_width @ x.permute(0, 2, 3, 1)  # (B, H, q m, C)
         spectrum = dft.along_height @ columns.reshape(batch, 2 * height, m * channels)
         mixed = self._mix(spectrum.view(2 * batch, 2 * m * m, channels), low_rank)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from backbones.contract import Adapt, LowRank
 from bench.adapters.guidance import GuidanceAdapter
+from bench.adapters.inputs import INPUTS, Inputs
 from bench.adapters.low_rank import TimeAwareLowRank
 from bench.adapters.predictor import AuxiliaryPredictor
 from bench.config import AdapterConfig
@@ -77,11 +77,12 @@ class SampledDenoiser(nn.Module):
 
     Args:
         backbone: any registered one; what it offers of ``condition`` and ``embed`` is used.
+        inputs: what it is conditioned on.
     """
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module, inputs: Inputs = INPUTS["images"]):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.inputs = backbone, inputs
         # Its forward says so: networks of other origin call other things ``embed``.
         self._tabulates = "embedding" in inspect.signature(backbone.forward).parameters
 
@@ -97,7 +98,7 @@ class SampledDenoiser(nn.Module):
             pan: (B, 1, H, W), unit scale.
             lms: (B, s, H, W), the up-sampled MS.
         """
-        return (torch.cat([lms, pan], dim=1),)
+        return (self.inputs.build(lms, pan),)
 
     def condition(self, image: Tensor) -> Condition:
         """Compute every step-independent part once: ``image`` (B, K, H, W), the conditioning."""

@@ -265,7 +265,7 @@ def build_work(
         inputs = images(bands), time, images(recipe.cond_channels)
         return Workload(_inference(partial(network, *inputs)), network, inputs)
     if work == "denoise_step":
-        calls = sampling(network, bands, size, size, batch, place)
+        calls = sampling(recipe.sampled(network), bands, size, size, batch, place)
         return Workload(_inference(calls.step), network)
     call = partial(
         recipe.fusion(network, place).fuse,
@@ -313,12 +313,12 @@ class _Sampling(NamedTuple):
 
 
 def sampling(
-    network: nn.Module, bands: int, rows: int, columns: int, batch: int, device: torch.device
+    network: SampledDenoiser, bands: int, rows: int, columns: int, batch: int, device: torch.device
 ) -> _Sampling:
     """Return the calls that sampling ``batch`` windows of an image makes."""
     x = torch.rand(batch, bands, rows, columns, device=device)
     time = torch.full((batch,), 0.5, device=device)
-    network = SampledDenoiser.of(network).eval()
+    network = network.eval()
     with torch.no_grad():
         tabulate = partial(network.time_part, time[:1])
         fold = partial(network.condition, *network.conditions(x[:, :1], x))
@@ -339,7 +339,7 @@ def count_work(work: str, entrant: Entrant, at: At) -> FlopReport | Flops:
     if work == "image":
         return flops_per_image(recipe, size, at.device)
     if work == "denoise_step":
-        network = recipe.meta_network(True, size, at.device)
+        network = recipe.sampled(recipe.meta_network(True, at.device))
         meta = torch.device("meta")
         return count_flops(sampling(network, entrant.bands, size, size, at.batch, meta).step)
     return recipe.count_step(work, size, at.batch, at.device)
@@ -357,12 +357,12 @@ def flops_per_image(
     """
     meta = torch.device("meta")
     sampler, bands = recipe.config.sampler, recipe.bands
-    network = recipe.meta_network(True, min(sampler.tile or size, size), device).eval()
+    network = recipe.sampled(recipe.meta_network(True, device)).eval()
     rows, columns, corners = recipe.fusion(network, meta).tile_plan(size, size)
     parts = sampling(network, bands, rows, columns, 1, meta)
     tabulate, fold, step = map(count_flops, parts)
     pan, lms = (torch.empty(1, channels, size, size, device=meta) for channels in (1, bands))
-    once = count_flops(SampledDenoiser.of(network).conditions, pan, lms)
+    once = count_flops(network.conditions, pan, lms)
 
     def total(reading: str) -> int:
         single, time, window, each = (

@@ -223,6 +223,8 @@ class DenoiserTraining(MethodTraining):
     """Forward process and target, its loss left out."""
     sampler: SamplerConfig
     """Reverse process."""
+    condition: Literal["images", "wavelets"] = "images"
+    """As of :class:`ExperimentConfig`."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,11 @@ class ExperimentConfig:
     scheme: Scheme = "two_stage"
     """two_stage: NODiff. joint: its stage II network from scratch (Table 3, "w/o Stage I").
     one_stage: the bare backbone conditioned on [upsampled MS, PAN]."""
+    condition: Literal["images", "wavelets"] = field(
+        default="images", metadata={"historic": "images"}
+    )
+    """What the bare backbone is conditioned on, ``one_stage`` alone: images, [upsampled MS, PAN];
+    wavelets, [upsampled MS, PAN, their Haar coefficients], as Dif-PAN (``bench.adapters``)."""
     patch: int = 64
     """Side of a training patch, reference pixels. [D] PanCollection's patches."""
     diffusion: DiffusionConfig = DiffusionConfig()

@@ -163,7 +163,13 @@ def method_preset(preset: str, name: str, training: MethodTraining) -> Experimen
     if preset != "paper":
         theirs = replace(theirs, target=ours.target, residual_scale=ours.residual_scale)
     sampler = training.sampler if preset == "paper" else config.sampler
-    return replace(config, backbone=training.backbone, diffusion=theirs, sampler=sampler)
+    return replace(
+        config,
+        backbone=training.backbone,
+        condition=training.condition,
+        diffusion=theirs,
+        sampler=sampler,
+    )
 
 
 def with_steps(config: ExperimentConfig, steps: int, of: int | None = None) -> ExperimentConfig:

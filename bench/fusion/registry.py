@@ -54,6 +54,7 @@ for _name, _target in {
     "adwm": "bench.fusion.deep.adwm:ADWM",
     "adwm_fusionnet": "bench.fusion.deep.adwm:ADWMFusionNet",
     "pandiff": "bench.fusion.pandiff:PanDiff",
+    "difpan": "bench.fusion.difpan:DifPAN",
 }.items():
     FUSION_METHODS.register(_name, _target)
 

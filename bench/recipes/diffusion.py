@@ -2,7 +2,8 @@
 
 ``two_stage``: stage I trains the backbone conditioned on the reference, stage II the adapters
 around it, frozen. ``joint``: stage II's network from scratch. ``one_stage``: the backbone alone,
-conditioned on [upsampled MS, PAN]. All of them train for the same number of steps.
+conditioned on [upsampled MS, PAN], or on their wavelets too. All of them train for the same number
+of steps.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones.layers.spectral import SpectralConv2d, choose_form
+from backbones.layers.spectral import SpectralConv2d
 from backbones.registry import BACKBONES, module_of
-from bench.adapters import AdaptedDenoiser
+from bench.adapters import INPUTS, AdaptedDenoiser, Inputs, SampledDenoiser
 from bench.config import (
     BenchError,
     ExperimentConfig,
@@ -63,9 +64,14 @@ class DiffusionRecipe:
         return self.config.scheme == "one_stage"
 
     @property
+    def inputs(self) -> Inputs:
+        """What the backbone is conditioned on where it is bare."""
+        return INPUTS[self.config.condition]
+
+    @property
     def cond_channels(self) -> int:
-        """K: the image's bands, or those of the pair [upsampled MS, PAN]."""
-        return self.bands + self.bare
+        """K: the image's bands, or those of what a bare backbone sees of the inputs."""
+        return self.inputs.channels(self.bands) if self.bare else self.bands
 
     @cached_property
     def title(self) -> str:
@@ -103,9 +109,16 @@ class DiffusionRecipe:
         parts = {"backbone": self.options, "scheme": config.scheme, "sampler": config.sampler}
         if not self.bare:
             parts["adapters"] = config.adapters
+        parts |= self._conditioned
         if module := module_of(config.backbone):
             parts["module"] = module["digest"]
         return parts
+
+    @property
+    def _conditioned(self) -> dict[str, str]:
+        """The condition, where it is not that of everything before it was a setting."""
+        found = self.config.condition
+        return {} if found == historic_values(self.config)["condition"] else {"condition": found}
 
     @cached_property
     def network_settings(self) -> dict[str, Any]:
@@ -124,13 +137,20 @@ class DiffusionRecipe:
         """Return what settings added later were before, by dotted name, for rows without them."""
         groups = {name: getattr(self.config, name) for name in ("diffusion", "adapters", "sampler")}
         groups |= {"backbone": self.options, "stage1": self.config.stage1}
-        return {
+        found = {
             f"{group}.{name}": as_plain(value)
             for group, config in groups.items()
             for name, value in historic_values(config).items()
         }
+        before = {name: historic_values(self.config)[name] for name in self._conditioned}
+        return found | before
 
     def check(self, sizes: Sequence[int] = ()) -> None:
+        if self._conditioned and not self.bare:
+            raise UsageError(
+                f"condition = {self.config.condition!r}: scheme {self.config.scheme!r} conditions "
+                f"the backbone on an image; expected 'images', or scheme 'one_stage'"
+            )
         try:
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of weights without elements; the size is said
@@ -170,10 +190,16 @@ class DiffusionRecipe:
             initialising=partial(initialising, self.config.seed),
         )
 
+    def sampled(self, network: nn.Module) -> SampledDenoiser:
+        """Return a network as a sampler calls it: a bare backbone and what it is conditioned on."""
+        if isinstance(network, SampledDenoiser):
+            return network
+        return SampledDenoiser(network, self.inputs)
+
     def plain_objective(self) -> Objective:
         """Return the loss of the bare backbone."""
         diffusion = Diffusion(self.config.diffusion)
-        return PlainObjective(diffusion, "inputs" if self.bare else "reference")
+        return PlainObjective(diffusion, self.config.condition if self.bare else "reference")
 
     def adapted_objective(self) -> Objective:
         """Return the loss of the adapted network."""
@@ -217,7 +243,7 @@ class DiffusionRecipe:
         stage1 = self.config.stage1
         return self._stage(
             "stage1",
-            {"stage": kind, "optimisation": stage1, "steps": steps},
+            {"stage": kind, "optimisation": stage1, "steps": steps, **self._conditioned},
             data,
             build=lambda _before: self.backbone(),
             objective=self.plain_objective(),
@@ -251,13 +277,13 @@ class DiffusionRecipe:
 
     # FLOPs
 
-    def meta_network(self, adapted: bool, side: int, device: torch.device | str) -> nn.Module:
+    def meta_network(self, adapted: bool, device: torch.device | str) -> nn.Module:
         """Build on the meta device; spectral layers run as they would on ``device``."""
         with torch.device("meta"):
             network = self.network() if adapted else self.backbone()
         for layer in network.modules():
-            if isinstance(layer, SpectralConv2d) and layer.form == "auto":
-                layer.form = choose_form(side, side, layer.modes, torch.device(device))
+            if isinstance(layer, SpectralConv2d):
+                layer.planned_for = torch.device(device)
         return network
 
     def count_step(
@@ -273,7 +299,7 @@ class DiffusionRecipe:
             batch: images at once.
             device: where it would run: spectral layers choose their executed form by it.
         """
-        network = self.meta_network(work == "adapt_step", side, device)
+        network = self.meta_network(work == "adapt_step", device)
         x, pan, cond = (
             torch.empty(batch, channels, side, side, device="meta")
             for channels in (self.bands, 1, self.cond_channels)
@@ -291,7 +317,7 @@ class DiffusionRecipe:
         """Return a trained network as a fusion method."""
         config = self.config
         return DiffusionFusion(
-            network,
+            self.sampled(network),
             Diffusion(config.diffusion),
             config.sampler,
             device=device,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.adapters import AdaptedDenoiser
+from bench.adapters import INPUTS, AdaptedDenoiser
 from bench.diffusion import Diffusion
 from bench.training.batches import Batch
 
@@ -52,19 +52,21 @@ class PlainObjective:
 
     Args:
         diffusion: forward process and target.
-        condition: ``reference`` - stage I, conditioned on H (eq. 8); ``inputs`` - one stage,
-            conditioned on [upsampled MS, PAN].
+        condition: ``reference`` - stage I, conditioned on H (eq. 8); ``images`` or ``wavelets`` -
+            one stage, conditioned on what that of :data:`bench.adapters.INPUTS` makes of the
+            images to fuse.
     """
 
-    def __init__(self, diffusion: Diffusion, condition: Literal["reference", "inputs"]):
+    def __init__(self, diffusion: Diffusion, condition: Literal["reference", "images", "wavelets"]):
         self.diffusion = diffusion
         self.condition = condition
 
     def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         draw = _Noised(self.diffusion, batch, generator)
-        cond = (
-            batch.gt if self.condition == "reference" else torch.cat([batch.lms, batch.pan], dim=1)
-        )
+        if self.condition == "reference":
+            cond = batch.gt
+        else:
+            cond = INPUTS[self.condition].build(batch.lms, batch.pan)
         return draw.loss(module(draw.x_t, draw.time, cond))
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from bench.config import ExitCode, MissingError, UsageError, config_hash, method_preset
+from bench.config import (
+    ExitCode,
+    MissingError,
+    UsageError,
+    config_hash,
+    experiment_preset,
+    method_preset,
+)
 from bench.data import load_dataset, read_fused
 from bench.efficiency import STUDY as EFFICIENCY
 from bench.efficiency import Flags as CostFlags
@@ -18,7 +26,13 @@ from bench.evaluate import Flags as EvaluateFlags
 from bench.fuse import Flags as FuseFlags
 from bench.fuse import main as fuse
 from bench.fusion import create_method
-from bench.recipes import load_trained, method_experiment, method_recipe, method_training
+from bench.recipes import (
+    DiffusionRecipe,
+    load_trained,
+    method_experiment,
+    method_recipe,
+    method_training,
+)
 from bench.records import RunFolder
 from bench.train import STUDY as TRAIN
 from bench.train import Flags as TrainFlags
@@ -41,7 +55,7 @@ def flags(kind, data, **changes):
     return kind(**{**common, "override": ("evaluation.convention=none",), **changes})
 
 
-@pytest.mark.parametrize("name", ["fusionnet", "pandiff"])
+@pytest.mark.parametrize("name", ["fusionnet", "pandiff", "difpan"])
 def test_train_says_where_the_weights_are_and_evaluate_takes_them(data, home, capsys, name):
     assert TRAIN.run(flags(TrainFlags, data, method=(name,), json=True)) == ExitCode.OK
     (trained,) = json.loads(capsys.readouterr().out)
@@ -165,6 +179,38 @@ def test_pandiff_departs_from_its_paper_as_the_denoisers_do():
     assert (laptop.diffusion.target, laptop.diffusion.loss) == ("x0", "l2")
     assert (laptop.diffusion.timesteps, laptop.diffusion.schedule) == (1000, "linear")
     assert laptop.sampler.steps == 10
+
+
+def test_difpan_is_conditioned_on_wavelets_at_every_preset():
+    training = method_training("difpan")
+    for preset in ("smoke", "laptop", "paper"):
+        config = method_preset(preset, "difpan", training)
+        assert (config.condition, config.backbone) == ("wavelets", "ddif_unet")
+        assert config.diffusion.target == "x0"
+    for bands, published in ((4, 10_250_324), (8, 10_397_208)):
+        with torch.device("meta"):
+            recipe = method_recipe("difpan", config, bands, 4)
+            ready = create_method("difpan", bands=bands)
+        for network in (recipe.network(), ready.network):
+            assert network.cond_channels == 2 * bands + 4
+            assert sum(p.numel() for p in network.parameters()) == published
+
+
+def test_the_condition_is_part_of_a_training_where_it_is_not_the_images():
+    def recipe(condition, scheme="one_stage"):
+        config = experiment_preset("smoke", "conv_unet")
+        return DiffusionRecipe(replace(config, condition=condition, scheme=scheme), 4)
+
+    plain, wavelets = recipe("images"), recipe("wavelets")
+    (one,), (other,) = plain.stages("data"), wavelets.stages("data")
+    assert "condition" not in one.identity and "condition" not in plain.settings
+    assert {**one.identity, "condition": "wavelets"} == other.identity
+    assert wavelets.settings["condition"] == "wavelets"
+    assert wavelets.settings["historic"]["condition"] == "images"
+    assert plain.network().cond_channels == 5 and wavelets.network().cond_channels == 12
+    for scheme in ("two_stage", "joint"):
+        with pytest.raises(UsageError, match=f"condition = 'wavelets': scheme '{scheme}'"):
+            recipe("wavelets", scheme).check()
 
 
 def test_a_training_depends_on_loss_and_seed_and_not_on_labels(data):

@@ -7,12 +7,17 @@ from fnmatch import fnmatch
 import pytest
 import torch
 
+from bench.config import DenoiserTraining
 from bench.fusion import FUSION_METHODS, create_method
 from bench.imaging import get_sensor
 from bench.measure import count_flops
 from bench.recipes import method_experiment, method_recipe, method_training
 
-DEEP = [name for name in FUSION_METHODS if method_training(name) and name != "pandiff"]
+DEEP = [
+    name
+    for name in FUSION_METHODS
+    if (training := method_training(name)) and not isinstance(training, DenoiserTraining)
+]
 SMALL = {"fourmer": {"width": 8}}
 """Options of those whose published size takes seconds; parameter counts have tests of their own."""
 

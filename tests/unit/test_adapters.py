@@ -28,6 +28,29 @@ TINY = {
     "conv_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1},
     "convnext": {"width": 8, "layers": 2, "kernel_size": 3},
     "pandiff_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "heads": 2},
+    "galerkin": {"width": 8, "layers": 2, "heads": 2},
+    "wfno": {"width": 8, "layers": 2, "rings": 6, "attention_layers": 1, "heads": 2},
+    "ffno": {"width": 8, "layers": 2, "modes": 4},
+    "uno": {"width": 8, "multipliers": (1, 2), "modes": 4},
+    "ddif_unet": {
+        "width": 8,
+        "multipliers": (1, 2),
+        "blocks": 1,
+        "heads": 2,
+        "dropout": 0.0,
+        "drop_path": 0.0,
+    },
+    "improved_unet": {
+        "width": 8,
+        "multipliers": (1, 2),
+        "blocks": 1,
+        "attention": (1,),
+        "heads": 2,
+    },
+    "sr3_unet": {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "dropout": 0.0},
+    "nafnet": {"width": 8, "encoder": (1,), "middle": 1, "decoder": (1,)},
+    "resnet": {"width": 8, "blocks": 2},
+    "dit": {"width": 16, "layers": 2, "heads": 2},
 }
 CONFIG = AdapterConfig(predictor_width=6, predictor_blocks=1, rank=3)
 BANDS, SIDE, BATCH = 4, 16, 2

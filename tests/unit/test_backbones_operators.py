@@ -10,6 +10,7 @@ import torch
 from backbones.contract import LowRank
 from backbones.ffno import FFNO, FFNOConfig
 from backbones.galerkin import Galerkin, GalerkinConfig
+from backbones.layers import spectral, spectral_axis, spectral_radial
 from backbones.layers.adaptation import NO_ADAPT
 from backbones.layers.galerkin import GalerkinAttention
 from backbones.layers.spectral import SpectralConv2d, spectral_form
@@ -466,3 +467,14 @@ def test_every_network_is_counted_with_its_backward_pass(name):
     report = count_flops(net, *inputs, backward=True)
     assert report.backward.canonical > report.forward.canonical > 0
     assert (report.canonical == report.executed) == (name == "galerkin")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_is_exported_before_it_has_ever_run(name):
+    for module in (spectral, spectral_axis, spectral_radial):
+        module._build_matrices.cache_clear()
+    spectral_radial._build_plan.cache_clear()
+    net = build(name).eval()
+    inputs = torch.randn(1, 4, 24, 16), torch.tensor([0.5]), torch.randn(1, 5, 24, 16)
+    exported = torch.export.export(net, inputs, strict=False).module()
+    torch.testing.assert_close(exported(*inputs), net(*inputs), rtol=0, atol=1e-6)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from backbones import load_backbone_module
+from backbones.layers.spectral import spectral_form
 from backbones.registry import BACKBONES
 from bench.cells import ceilings, conditions, counted, guesses, memory, timing
 from bench.cells.ceilings import ceilings_cell
@@ -29,6 +30,7 @@ from bench.measure import (
     MemoryUse,
     StockCount,
     Timing,
+    count_flops,
     count_traffic,
     time_interleaved,
 )
@@ -44,6 +46,7 @@ TINY = {
     "fno": ("backbone.width=8", "backbone.layers=2", "backbone.modes=4"),
     # At 64 pixels these many modes run as products on a CPU and as transforms elsewhere.
     "fno, many modes": ("backbone.width=4", "backbone.layers=1", "backbone.modes=30"),
+    "wfno": ("backbone.width=4", "backbone.layers=1", "backbone.rings=4", "backbone.heads=1"),
     "attention_unet": (),
     "conv_unet": (),
     "convnext": (),
@@ -62,6 +65,17 @@ def directly(call) -> int:
     with FlopCounter() as counter:
         call()
     return counter.total
+
+
+@pytest.mark.parametrize(("size", "device", "form"), [(96, "cpu", "fft"), (64, "cpu", "dft"),
+                                                     (64, "cuda", "fft")])  # fmt: skip
+def test_where_nothing_is_truncated_the_form_that_runs_is_counted(size, device, form):
+    recipe = DiffusionRecipe(tiny("wfno", "scheme=one_stage"), BANDS)
+    network = recipe.backbone()
+    x, cond = (torch.rand(1, channels, size, size) for channels in (BANDS, BANDS + 1))
+    with spectral_form(network, form):
+        executed = count_flops(network, x, torch.ones(1), cond).executed
+    assert recipe.count_step("forward", size, 1, device).executed == executed
 
 
 @pytest.mark.parametrize("name", TINY)

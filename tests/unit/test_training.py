@@ -18,6 +18,7 @@ from torch import nn
 
 from backbones import create_backbone
 from bench.adapters import AdaptedDenoiser
+from bench.adapters.wavelets import ddif_condition
 from bench.config import AdapterConfig, DiffusionConfig, StageConfig, UsageError
 from bench.config.progress import Progress
 from bench.diffusion import Diffusion
@@ -176,7 +177,7 @@ class Silent(nn.Module):
         return torch.zeros_like(x)
 
 
-@pytest.mark.parametrize("condition", ["reference", "inputs"])
+@pytest.mark.parametrize("condition", ["reference", "images", "wavelets"])
 def test_the_loss_of_an_answer_of_zero_is_the_targets_l1_norm(condition):
     batch, module = toy_batches(batch=12)(0), Silent()
     generator = torch.Generator().manual_seed(3)
@@ -184,7 +185,11 @@ def test_the_loss_of_an_answer_of_zero_is_the_targets_l1_norm(condition):
     residual = 10 * (batch.gt - batch.lms)
     assert loss.item() == pytest.approx(residual.abs().mean().item(), rel=1e-6)
     x, time, cond = module.seen
-    expected = batch.gt if condition == "reference" else torch.cat([batch.lms, batch.pan], dim=1)
+    expected = {
+        "reference": batch.gt,
+        "images": torch.cat([batch.lms, batch.pan], dim=1),
+        "wavelets": ddif_condition(batch.lms, batch.pan),
+    }[condition]
     assert torch.equal(cond, expected)
     # What is left of x_t after a x0 is b eps, for the timestep the network is told.
     timestep = (time * 500).round().long() - 1
