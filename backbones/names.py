@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -50,24 +50,24 @@ class Registry:
         self.what = what
         self._group = entry_point_group
         self._targets: dict[str, Callable[..., Any] | str] = {}
-        self._needs: dict[str, tuple[str, ...]] = {}
+        self._needs: dict[str, Mapping[str, str]] = {}
         self._plugins_read = False
 
     def register(
-        self, name: str, target: Callable[..., Any] | str, needs: Iterable[str] = ()
+        self, name: str, target: Callable[..., Any] | str, needs: Mapping[str, str] | None = None
     ) -> None:
         """Add ``name``; registering another target under a taken name is an error.
 
         Args:
             name: as on command lines.
             target: a class, or where it is.
-            needs: optional packages it imports, by import name.
+            needs: optional packages it imports: import name -> the extra that has it.
         """
         taken = self._targets.get(name)
         if taken is not None and taken != target:
             raise ValueError(f"{self.what} {name!r} is already registered as {taken}")
         self._targets[name] = target
-        self._needs[name] = tuple(needs)
+        self._needs[name] = dict(needs or {})
 
     def names(self) -> list[str]:
         self._read_plugins()
@@ -97,9 +97,22 @@ class Registry:
             found.update(dict.fromkeys(hits))
         return list(found)
 
-    def needs(self, name: str) -> tuple[str, ...]:
-        """Return the packages that ``name`` needs and that are not installed."""
-        return tuple(p for p in self._needs.get(name, ()) if find_spec(p) is None)
+    def missing(self, name: str) -> str | None:
+        """Say in a line which packages ``name`` needs that are not installed; None if it has all.
+
+        Raises:
+            UnknownNameError: no such name.
+        """
+        if name not in self:
+            raise UnknownNameError(self.what, name, self.names())
+        lacking = {p: e for p, e in self._needs.get(name, {}).items() if find_spec(p) is None}
+        if not lacking:
+            return None
+        extras = ",".join(dict.fromkeys(lacking.values()))
+        return (
+            f"{self.what} {name!r} needs {', '.join(lacking)}, which is not installed: "
+            f"pip install '.[{extras}]'"
+        )
 
     def get(self, name: str) -> Callable[..., Any]:
         """Return the class of ``name``, importing its module if need be.
@@ -108,11 +121,8 @@ class Registry:
             UnknownNameError: no such name.
             MissingExtraError: a package it needs is not installed.
         """
-        if name not in self:
-            raise UnknownNameError(self.what, name, self.names())
-        if missing := self.needs(name):
-            packages = " ".join(missing)
-            raise MissingExtraError(f"{self.what} {name!r} needs: pip install {packages}")
+        if missing := self.missing(name):
+            raise MissingExtraError(missing)
         target = self._targets[name]
         if isinstance(target, str):
             module, _, attribute = target.partition(":")

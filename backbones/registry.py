@@ -42,6 +42,15 @@ for _name, _target in {
     "dit": "backbones.dit:DiT",
 }.items():
     BACKBONES.register(_name, _target)
+for _name, _target, _needs in (
+    ("diffusers_unet", "diffusers_nets:DiffusersUNet", {"diffusers": "diffusers"}),
+    ("diffusers_dit", "diffusers_nets:DiffusersDiT", {"diffusers": "diffusers"}),
+    ("neuralop_fno", "neural_operators:NeuralopFNO", {"neuralop": "neuraloperator"}),
+    ("neuralop_tfno", "neural_operators:NeuralopTFNO", {"neuralop": "neuraloperator"}),
+    ("neuralop_uno", "neural_operators:NeuralopUNO", {"neuralop": "neuraloperator"}),
+    ("timm_unet", "timm_unet:TimmUNet", {}),
+):
+    BACKBONES.register(_name, f"backbones.foreign.{_target}", _needs)
 
 _MODULES: dict[str, dict[str, str]] = {}
 """What users' files registered: name -> path and digest of the file it came from."""

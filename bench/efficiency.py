@@ -44,12 +44,15 @@ class Flags(CommonFlags):
     """Memory, e.g. 8GiB: also find the largest training batch and image within it, to 5 %."""
     modules: bool = False
     """Also show FLOPs by module."""
+    counts: bool = False
+    """Only what is counted, not measured: parameters, FLOPs, traffic. No machine's affair."""
     stock: bool = False
     """Also ask stock FLOP counters, to see what they leave out."""
 
 
 def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     from bench.cells.conditions import At
+    from bench.cells.counted import counted_cell
     from bench.cells.grid import cost_cells, cost_entrants
     from bench.cells.works import WORKS
     from bench.measure import parse_bytes
@@ -61,6 +64,12 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     for size in flags.size:
         for batch in flags.batch if entrants else ():
             at = At(size, batch, desk.device, flags.threads, flags.rounds, flags.timeout)
+            if flags.counts:
+                for one in entrants:
+                    yield counted_cell(
+                        one, tuple(WORKS), at, stock=flags.stock, modules=flags.modules
+                    )
+                continue
             yield from cost_cells(
                 entrants, tuple(WORKS), at, desk, stock=flags.stock, modules=flags.modules,
                 fit=flags.fit,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from backbones import list_backbones, load_backbone_module
+from backbones.registry import BACKBONES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,9 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from error
 
 
+def installed_backbones() -> list:
+    """Registered backbones as parameters; those whose extra is not installed are skipped."""
+    return [
+        pytest.param(name, marks=pytest.mark.skip(reason=why) if why else ())
+        for name in list_backbones()
+        for why in [BACKBONES.missing(name)]
+    ]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backbone_name" in metafunc.fixturenames:
-        metafunc.parametrize("backbone_name", list_backbones())
+        metafunc.parametrize("backbone_name", installed_backbones())
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ _PACKAGES = (
     "timm",
     "fvcore",
     "neuraloperator",
+    "diffusers",
     "h5py",
     "pandas",
     "safetensors",

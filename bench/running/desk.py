@@ -106,10 +106,21 @@ class Desk:
 
     @cached_property
     def backbones(self) -> list[str]:
-        """Names of the backbones that the flags ask for, those of a user's file registered."""
+        """Names of the backbones that the flags ask for, those of a user's file registered.
+
+        What only a glob names is left out where it is not installed: see :attr:`absent`.
+        """
         if self.flags.backbone_module is not None:
             load_backbone_file(self.flags.backbone_module)
-        return BACKBONES.match(self.flags.backbone)
+        return [name for name in BACKBONES.match(self.flags.backbone) if name not in self.absent]
+
+    @cached_property
+    def absent(self) -> dict[str, str]:
+        """Why a backbone that a glob of the flags names cannot be built here, by its name."""
+        globs = [one for one in getattr(self.flags, "backbone", ()) if one not in BACKBONES]
+        matching = {name for one in globs for name in BACKBONES.list(one)}
+        whys = {name: BACKBONES.missing(name) for name in sorted(matching)}
+        return {n: why for n, why in whys.items() if why and n not in self.flags.backbone}
 
 
 def resolve_device(name: str) -> torch.device:

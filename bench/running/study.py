@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,7 @@ def run_study(study: Study, flags: RunFlags) -> ExitCode:
     from bench.running.presenting import present
 
     desk = Desk(flags, study.name)
-    cells = list({cell.cell_id: cell for cell in study.cells(flags, desk)}.values())
+    cells = list({cell.cell_id: cell for cell in _cells(study, flags, desk)}.values())
     if not cells:
         raise UsageError(f"nothing to run: {_empty(flags) or 'the flags'} need a value each")
     desk.device  # noqa: B018 - one that is not there ends it here
@@ -121,8 +121,15 @@ def _jobs(study: Study, flags: RunFlags, desk: Desk, cells: int) -> int:
     return max(1, min(torch.get_num_threads(), room, cells))
 
 
+def _cells(study: Study, flags: RunFlags, desk: Desk) -> Iterator[Cell]:
+    from bench.running.absent import absent_cells
+
+    yield from study.cells(flags, desk)
+    yield from absent_cells(desk)
+
+
 def _recreate(study: Study, flags: RunFlags) -> list[Cell]:
-    return list(study.cells(flags, Desk(flags, study.name)))
+    return list(_cells(study, flags, Desk(flags, study.name)))
 
 
 def _empty(flags: RunFlags) -> str:

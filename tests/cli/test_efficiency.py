@@ -43,6 +43,13 @@ def flags(**changes) -> Flags:
     return Flags(**{"preset": "smoke", "bands": 4, "size": (24,), "rounds": 3, **changes})
 
 
+def test_what_is_counted_alone(home, capsys):
+    assert STUDY.run(flags(override=FNO, counts=True, json=True)) == ExitCode.OK
+    rows = {row["metric"]: row["status"] for row in json.loads(capsys.readouterr().out)}
+    measured = {name for name in METRICS if name.startswith(("mem_", "latency_"))}
+    assert rows == dict.fromkeys(METRICS - measured, "ok")
+
+
 def test_the_bill_of_one_backbone_from_another_folder(home, tmp_path, capsys):
     command = [sys.executable, str(ROOT / "bench" / "efficiency.py"), *TINY, "--json"]
     command += ["--override", *FNO]

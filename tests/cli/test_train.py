@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from backbones.names import MissingExtraError
+from backbones.registry import BACKBONES
 from bench.config import ExitCode, UsageError
 from bench.imaging import get_sensor
 from bench.prepare import Flags as PrepareFlags
@@ -98,6 +100,35 @@ def test_weights_load_as_the_documentation_says(data, capsys, scheme, stages, ba
     images = [torch.rand(1, c, n, n) for c, n in ((3, 8), (1, 32), (3, 32))]
     fused = stored.method().fuse(*images[:2], get_sensor("none", 3, bits=11), images[2])
     assert fused.shape == (1, 3, 32, 32) and fused.isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", ["neuralop_tfno", "timm_unet"])
+def test_networks_of_other_libraries_train_in_two_stages(data, capsys, backbone):
+    if why := BACKBONES.missing(backbone):
+        pytest.skip(why)
+    _, [trained] = train(data, capsys, scheme="two_stage", backbone=(backbone,), override=TINY[:2])
+    stored = load_trained(Path(trained["weights"]).parent)
+    before = BACKBONES.get(backbone)(3, 3, stored.recipe.options).state_dict()
+    weights = stored.network.backbone.state_dict()
+    assert all(weights[name].dtype == before[name].dtype for name in weights)
+    images = [torch.rand(1, c, n, n) for c, n in ((3, 8), (1, 32), (3, 32))]
+    fused = stored.method().fuse(*images[:2], get_sensor("none", 3, bits=11), images[2])
+    assert fused.shape == (1, 3, 32, 32) and fused.isfinite().all()
+
+
+def test_what_a_glob_names_and_is_not_installed_is_a_row_that_says_so(
+    data, home, capsys, monkeypatch
+):
+    monkeypatch.setitem(BACKBONES._needs, "conv_unet", {"no_such_package": "someextra"})
+    code, [trained] = train(
+        data, capsys, scheme="one_stage", backbone=("conv*",), override=TINY[:2]
+    )
+    assert code == ExitCode.OK and trained["backbone"] == "convnext"
+    rows = RunFolder(home / "runs" / "train" / "data-smoke").latest()
+    [skipped] = [row for row in rows if row.status == "skip"]
+    assert skipped.backbone == "conv_unet" and "pip install '.[someextra]'" in skipped.reason
+    with pytest.raises(MissingExtraError, match="'conv_unet' needs no_such_package"):
+        train(data, capsys, backbone=("conv_unet",), override=TINY[:2])
 
 
 def test_equal_settings_train_once_and_lost_weights_again(data, capsys):

@@ -59,6 +59,11 @@ TWO_LAYERS = {name: options for name, options in TINY.items() if name != "ddif_u
     "improved_unet": {"width": 8, "multipliers": (1,), "blocks": 1, "attention": (0,), "heads": 2},
     "sr3_unet": {"width": 8, "multipliers": (1,), "blocks": 1, "attention": (0,), "dropout": 0.0},
 }
+TINY |= {  # of other libraries: at their tiny scale, compiled by their own projects
+    name: BACKBONES.get(name).scales["tiny"]
+    for name in BACKBONES.list("*")
+    if name.startswith(("diffusers_", "neuralop_", "timm_")) and not BACKBONES.missing(name)
+}
 RANK = 2
 BATCH = 3
 

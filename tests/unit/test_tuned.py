@@ -101,7 +101,9 @@ def test_a_file_of_rates_that_is_none_is_refused_in_one_line(text, message):
 def test_every_shipped_backbone_was_tuned():
     from backbones.registry import BACKBONES
 
-    assert set(BACKBONES.match(("*",))) <= set(read_rates(PACKAGED)["small"])
+    # Of other libraries there are as many as there are settings: those are swept on demand.
+    foreign = {n for n in BACKBONES if n.startswith(("diffusers_", "neuralop_", "timm_"))}
+    assert set(BACKBONES.match(("*",))) - foreign <= set(read_rates(PACKAGED)["small"])
 
 
 def test_a_budget_is_the_largest_batch_that_leaves_a_thousand_steps():
