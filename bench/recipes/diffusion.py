@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers.spectral import SpectralConv2d
+from backbones.names import MissingExtraError
 from backbones.registry import BACKBONES, module_of
 from bench.adapters import INPUTS, AdaptedDenoiser, Inputs, SampledDenoiser
 from bench.config import (
@@ -155,7 +156,7 @@ class DiffusionRecipe:
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of weights without elements; the size is said
                 backbone = self.backbone()
-        except BenchError:
+        except (BenchError, MissingExtraError):
             raise
         except Exception as error:  # a user's own network may raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
