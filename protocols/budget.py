@@ -57,7 +57,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     for batch in flags.batches:
         of_batch = [
             Entrant(
-                method_experiment(name, flags.preset, flags.override), bands, None, labels, name
+                method_experiment(name, flags.preset, flags.override), bands, (), labels, name
             )
             for name, training in trainings.items()
             if training is not None and training.batch >= batch

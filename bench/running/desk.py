@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bench.data import Dataset
 
-__all__ = ["Desk", "load_backbone_file", "resolve_device"]
+__all__ = ["Desk", "load_backbone_modules", "resolve_device"]
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ class Desk:
     @cached_property
     def backbones(self) -> list[str]:
         """Names of the backbones that the flags ask for, those of a user's file registered."""
-        if self.flags.backbone_module is not None:
-            load_backbone_file(self.flags.backbone_module)
+        load_backbone_modules(self.flags.backbone_module)
         return BACKBONES.match(self.flags.backbone)
 
 
@@ -128,16 +127,21 @@ def resolve_device(name: str) -> torch.device:
     return measured_device(name)
 
 
-def load_backbone_file(path: Path) -> None:
-    """Register the backbones of a user's file.
+def load_backbone_modules(sources: Iterable[str]) -> None:
+    """Register the backbones of a user's files and packages.
 
     Raises:
-        MissingError: no such file.
-        UsageError: it registers no backbone, or one under a taken name.
+        MissingError: no such file or package.
+        UsageError: one that cannot be imported, registers no backbone, or takes a name that is
+            taken.
     """
-    try:
-        load_backbone_module(path)
-    except FileNotFoundError as error:
-        raise MissingError(str(error)) from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    for source in sources:
+        try:
+            load_backbone_module(source)
+        except FileNotFoundError as error:
+            raise MissingError(str(error)) from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        except Exception as error:  # whatever a user's file does on import
+            reason = (str(error).strip() or "no message").splitlines()[0]
+            raise UsageError(f"{source}: {type(error).__name__}: {reason}") from error
