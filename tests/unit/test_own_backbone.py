@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -246,3 +248,12 @@ def test_a_file_that_cannot_be_imported_is_one_line(tmp_path):
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     with pytest.raises(UsageError, match=r"broken\.py: ModuleNotFoundError: No module named"):
         load_backbone_modules([tmp_path / "broken.py"])
+
+
+def test_the_wrapped_network_of_the_guide_keeps_the_contract(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "own_backbone.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(\"\"\"lib_net.*?)```", guide, flags=re.S)
+    (tmp_path / "lib_net.py").write_text(code)
+    assert load_backbone_module(tmp_path / "lib_net.py") == ["lib_net"]
+    for check in (*checks.CHECKS, *checks.ADVICE):
+        check(Subject.smallest("lib_net"))
