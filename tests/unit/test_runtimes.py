@@ -8,7 +8,7 @@ import pytest
 from bench.config import ExitCode
 from bench.efficiency import STUDY, Flags
 from bench.fusion import exported
-from bench.records import Row, RunFolder, View, to_frame
+from bench.records import Row, RunFolder, View
 from bench.reporting.build import build_sections
 
 OVERRIDES = ("backbone.width=8", "backbone.layers=1", "backbone.modes=4")
@@ -36,7 +36,7 @@ def test_quantiles_and_ratios_within_rounds():
         row("latency_runtime", "eager", 9.0, [9.0, 9.0], batch=4),
     ]
     view = View("efficiency", "Cost", ("cost", "runtimes"))
-    sections = build_sections(to_frame(rows), {}, {"efficiency": view})
+    sections = build_sections(rows, {}, {"efficiency": view})
     (table,) = [t for section in sections for t in section.tables]  # none among the other costs
     cells = table.cells.set_index(["batch", "runtime"])
     one = cells.loc["1"]
