@@ -37,7 +37,9 @@ def test_quantiles_and_ratios_within_rounds():
     ]
     view = View("efficiency", "Cost", ("cost", "runtimes"))
     sections = build_sections(rows, {}, {"efficiency": view})
-    (table,) = [t for section in sections for t in section.tables]  # none among the other costs
+    tables = {table.name: table for section in sections for table in section.tables}
+    assert tables.keys() == {"efficiency-cost-runtimes", "failures"}  # none among other costs
+    table = tables["efficiency-cost-runtimes"]
     cells = table.cells.set_index(["batch", "runtime"])
     one = cells.loc["1"]
     assert one.loc["eager", "p50 (ms) ↓"] == "51"
