@@ -105,6 +105,13 @@ def backbones(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def new_backbone(session: nox.Session) -> None:
+    """Write a template of a backbone of your own: ``nox -s new_backbone -- my_net``."""
+    prepare(session)
+    session.run("python", "-m", "backbones.new", *session.posargs)
+
+
+@nox.session(default=False)
 def methods(session: nox.Session) -> None:
     """Every method of the paper's tables: classical, deep, NODiff; accuracy beside cost."""
     prepare(session)

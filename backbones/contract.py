@@ -107,13 +107,16 @@ class Backbone(Protocol):
         bands: C, spectral bands in and out.
         cond_channels: K, channels of ``cond``.
         config: the frozen dataclass it was built from.
-        guided: blocks in the order ``forward`` visits them.
-        adaptable: explicit list of adaptable operators; never the time embedding.
+        guided: blocks in the order ``forward`` visits them; () leaves stage II without guidance.
+        adaptable: explicit list of adaptable operators, never the time embedding; () leaves
+            stage II without low-rank increments.
         size_multiple: H and W must be multiples of this.
         min_size: smallest H and W.
         family: ``operator``, ``unet``, ``conv`` or ``transformer``.
         citation: where the design comes from.
         version: raised whenever the same config gives other numbers.
+        dead: optional; parameters, by name or glob, that have no gradient and are meant to be
+            there all the same, as where a published parameter count has them.
         scales: optional; config fields by name of a scale (``tiny``, ``small``, ``base``), which
             presets name. A network without scales always runs at its defaults.
 

@@ -114,6 +114,19 @@ class Registry:
             f"pip install '.[{extras}]'"
         )
 
+    def target(self, name: str) -> str:
+        """Return ``package.module:attribute`` of ``name`` without importing it.
+
+        Raises:
+            UnknownNameError: no such name.
+        """
+        if name not in self:
+            raise UnknownNameError(self.what, name, self.names())
+        target = self._targets[name]
+        if isinstance(target, str):
+            return target
+        return f"{target.__module__}:{target.__qualname__}"
+
     def get(self, name: str) -> Callable[..., Any]:
         """Return the class of ``name``, importing its module if need be.
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -40,6 +40,8 @@ class Flags(CommonFlags):
     timeout: float = 600.0
     """Seconds that the joint timing of all backbones at one size may take, and one measurement of
     memory; backbones are taken from the fastest on while they fit, a row says who did not."""
+    runtime: tuple[Literal["eager", "compiled", "onnx"], ...] = ()
+    """Also time one denoising step in these runtimes: compiling, first call, p50, p90, p99."""
     fit: str | None = None
     """Memory, e.g. 8GiB: also find the largest training batch and image within it, to 5 %."""
     modules: bool = False
@@ -54,6 +56,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     from bench.cells.conditions import At
     from bench.cells.counted import counted_cell
     from bench.cells.grid import cost_cells, cost_entrants
+    from bench.cells.runtimes import runtimes_cell
     from bench.cells.works import WORKS
     from bench.measure import parse_bytes
 
@@ -74,6 +77,9 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
                 entrants, tuple(WORKS), at, desk, stock=flags.stock, modules=flags.modules,
                 fit=flags.fit,
             )  # fmt: skip
+            for one in entrants if flags.runtime else ():
+                if not one.deep:
+                    yield runtimes_cell(one, flags.runtime, at, desk)
 
 
 STUDY = Study(
@@ -83,7 +89,11 @@ STUDY = Study(
     flags=Flags,
     cells=cells,
     # The blocks of protocols/efficiency.py: both may write to one folder.
-    view=View("efficiency", "The cost of a denoiser", ("cost", "scaling", "roofline", "quality")),
+    view=View(
+        "efficiency",
+        "The cost of a denoiser",
+        ("cost", "runtimes", "scaling", "roofline", "quality"),
+    ),
 )
 
 if __name__ == "__main__":

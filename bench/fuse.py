@@ -72,8 +72,8 @@ class Flags:
     """Seed the denoiser was trained with, also of the sampling noise."""
     override: tuple[str, ...] = ()
     """Config fields the denoiser was trained with, and those of the sampler."""
-    backbone_module: Path | None = None
-    """Python file that registers a backbone of your own."""
+    backbone_module: tuple[str, ...] = ()
+    """Python files or packages that register backbones of your own."""
     sensor: str | None = None
     """Sensor of the scene: WV3, WV2, QB, GF2, IKONOS, GeoEye1, none. With --backbone: the data
     set's by default."""
@@ -248,8 +248,9 @@ def _training(flags: Flags) -> str:
         "backbone_module",
     ):
         value = getattr(flags, name)
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+        if value not in (None, ()):
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
     if flags.override:
         words += ["--override", *flags.override]
     return shlex.join(words)

@@ -56,9 +56,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     trainings = {name: method_training(name) for name in FUSION_METHODS.match(flags.method)}
     for batch in flags.batches:
         of_batch = [
-            Entrant(
-                method_experiment(name, flags.preset, flags.override), bands, None, labels, name
-            )
+            Entrant(method_experiment(name, flags.preset, flags.override), bands, (), labels, name)
             for name, training in trainings.items()
             if training is not None and training.batch >= batch
         ]

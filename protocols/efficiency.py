@@ -103,7 +103,7 @@ def accuracy_folders(flags: Flags, desk: Desk) -> list[Path]:
 
 def view(flags: Flags, desk: Desk) -> View:
     beside = (os.path.relpath(folder, desk.folder) for folder in accuracy_folders(flags, desk))
-    blocks = ("cost", "scaling", "roofline", "quality")
+    blocks = ("cost", "runtimes", "scaling", "roofline", "quality")
     return View(STUDY.name, STUDY.title, blocks, beside=tuple(beside))
 
 

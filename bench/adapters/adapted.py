@@ -169,14 +169,14 @@ class AdaptedDenoiser(SampledDenoiser):
                 gain,
             )
         self.guidance = self.low_rank = None
-        if config.guidance:
+        if config.guidance and backbone.guided:
             self.guidance = nn.ModuleDict()
             for block in backbone.guided:
                 with initialising("guidance", block.name):
                     self.guidance[block.name] = GuidanceAdapter(
                         config.predictor_width, block.channels, block.factor, config.guidance_form
                     )
-        if config.low_rank:
+        if config.low_rank and backbone.adaptable:
             with initialising("low_rank"):
                 self.low_rank = TimeAwareLowRank(
                     backbone.adaptable, config.rank, config.alpha, time_aware=config.time_aware

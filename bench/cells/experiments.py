@@ -16,6 +16,7 @@ from bench.config import (
     experiment_preset,
     preset_seeds,
 )
+from bench.contract.own import check_own
 from bench.recipes import (
     DiffusionRecipe,
     Recipe,
@@ -28,6 +29,7 @@ from bench.running import Cell, Desk
 from bench.training import PatchBatches
 
 __all__ = [
+    "check_contract",
     "denoisers",
     "experiment_cells",
     "method",
@@ -54,8 +56,20 @@ def denoisers(
     labels = {"preset": desk.flags.preset, **labels}
     recipes = [DiffusionRecipe(config, desk.dataset.sensor.bands, labels) for config in configs]
     for recipe in recipes:
+        check_contract(recipe)
         _check(recipe, desk)
     return recipes
+
+
+def check_contract(recipe: DiffusionRecipe) -> None:
+    """Hold a backbone that is not shipped against the contract, as far as that is quick.
+
+    Raises:
+        ContractError: what it does not do, in words.
+    """
+    check_own(
+        recipe.config.backbone, lambda: vars(recipe.options), recipe.bands, recipe.cond_channels
+    )
 
 
 def methods(names: Iterable[str], desk: Desk, weights: Path | None = None) -> list[Recipe]:

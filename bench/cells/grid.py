@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.cells.conditions import At
 from bench.cells.counted import counted_cell
+from bench.cells.experiments import check_contract
 from bench.cells.memory import fit_cell, memory_cell
 from bench.cells.timing import works_timing_cell
 from bench.cells.works import WORKS, Entrant
@@ -35,8 +36,10 @@ def cost_entrants(flags: CommonFlags, desk: Desk, bands: int) -> list[Entrant]:
         if method_training(name) is None:
             raise UsageError(f"--method {name}: it has no network, its cost is an image's time")
         config = method_experiment(name, flags.preset, flags.override)
-        entrants.append(Entrant(config, bands, None, labels, method=name))
+        entrants.append(Entrant(config, bands, (), labels, method=name))
     for one in entrants:
+        if not one.deep:
+            check_contract(one.recipe)
         one.recipe.check()
     return entrants
 

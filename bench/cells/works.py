@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from bench.imaging import get_sensor
 from bench.measure import FlopReport, Flops, Workload, count_flops
 from bench.recipes import DeepRecipe, DiffusionRecipe, method_recipe
 from bench.recipes.fused import SMALLEST
-from bench.running import load_backbone_file
+from bench.running import load_backbone_modules
 from bench.training import Batch, Stepper
 
 __all__ = [
@@ -134,14 +133,14 @@ class Entrant:
     Attributes:
         config: its experiment.
         bands: s, spectral bands.
-        module: the user's file that its backbone comes from.
+        modules: the user's files and packages that its backbone may come from.
         labels: what else its rows are called by, e.g. the preset.
         method: the deep method that it is; None: the experiment's denoiser.
     """
 
     config: ExperimentConfig
     bands: int
-    module: Path | None = None
+    modules: tuple[str, ...] = ()
     labels: Mapping[str, Any] = field(default_factory=dict)
     method: str | None = None
 
@@ -212,7 +211,7 @@ class Entrant:
             "size": at.size,
             "batch": at.batch,
             "device": str(at.device),
-            "module": None if self.module is None else str(self.module),
+            "modules": list(self.modules),
             **({} if self.method is None else {"method": self.method}),
         }
 
@@ -224,7 +223,7 @@ def build_work(
     size: int,
     batch: int,
     device: str,
-    module: str | None = None,
+    modules: Sequence[str] = (),
     method: str | None = None,
 ) -> Workload:
     """Build one iteration of a work, on made-up images.
@@ -236,12 +235,12 @@ def build_work(
         size: H = W of the image, PAN pixels.
         batch: images at once.
         device: that the networks run on.
-        module: a user's file that registers the backbone.
+        modules: a user's files and packages that register backbones.
         method: the deep method that it is; None: the experiment's denoiser.
     """
     config = experiment_from_plain(experiment)
-    if module is not None and config.backbone not in BACKBONES:  # a fresh process
-        load_backbone_file(Path(module))
+    if config.backbone not in BACKBONES:  # a fresh process
+        load_backbone_modules(modules)
     recipe = Entrant(config, bands, method=method).recipe
     place = torch.device(device)
     torch.manual_seed(0)

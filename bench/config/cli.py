@@ -84,8 +84,9 @@ class CommonFlags(RunFlags):
     """Like --force, and train again, too: the weights that these cells would use are dropped."""
     override: tuple[str, ...] = ()
     """Config fields, e.g. steps=200 backbone.modes=16."""
-    backbone_module: Path | None = None
-    """Python file that registers a backbone of your own."""
+    backbone_module: tuple[str, ...] = ()
+    """Python files, folders of packages or importable packages that register backbones of your
+    own."""
     list: bool = False
     """List what can be named here (backbones, presets, datasets) and stop."""
 

@@ -26,12 +26,14 @@ class Diffusion:
     Attributes:
         timesteps: T.
         alphas_cumprod: (T,) float64, alpha-bar_t.
+        bars: the same as plain numbers, which a traced sampler can branch on.
     """
 
     def __init__(self, config: DiffusionConfig):
         self.config = config
         self.timesteps = config.timesteps
         self.alphas_cumprod = alphas_cumprod(config.schedule, config.timesteps)
+        self.bars: list[float] = self.alphas_cumprod.tolist()
 
     def network_time(self, timestep: Tensor) -> Tensor:
         """Training timestep 0..T-1 -> the backbone's ``time`` (t + 1) / T in (0, 1], float32."""

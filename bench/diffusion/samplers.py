@@ -64,7 +64,7 @@ def sample(
     """
     eta = 1.0 if config.kind == "ddpm" else config.eta
     visited = sampling_timesteps(diffusion.timesteps, config.steps, config.spacing)
-    bars = [float(diffusion.alphas_cumprod[t]) for t in visited] + [1.0]
+    bars = [diffusion.bars[t] for t in visited] + [1.0]
     x = noise(0)
     x0 = x
     for index, t in enumerate(visited):

@@ -116,6 +116,23 @@ class DiffusionFusion:
         """Return U alone, (B, s, H, W): what the auxiliary predictor contributes by itself."""
         return self._each(self.denoiser.conditions, pan, lms)[0]
 
+    @torch.no_grad()
+    def fuse_window(self, noise: Tensor, pan: Tensor, lms: Tensor) -> Tensor:
+        """Fuse one window, whole, from noise that is given: tensors in, a tensor out.
+
+        Args:
+            noise: (N, B, s, H, W), standard normal; the first is where the sampler starts, and
+                stochastic ones take another one each step.
+            pan: (B, 1, H, W), unit scale; sides that the backbone takes.
+            lms: (B, s, H, W), unit scale.
+
+        Returns:
+            (B, s, H, W), unit scale.
+        """
+        conditions = list(self.denoiser.conditions(pan, lms))
+        denoise = self._denoise(conditions, self._tabulate())
+        return self._sample_windows(lms, denoise, lambda step: noise[step])
+
     def tile_plan(self, height: int, width: int) -> tuple[int, int, list[tuple[int, int]]]:
         """Return (rows, columns, top left corners) of the windows an image is sampled in.
 

@@ -63,6 +63,6 @@ def diffusion_parts(
         pseudo_sr: not recipe.bare,
         one_step: config.sampler.steps > 1,
         prior_shown_reference: config.scheme == "two_stage",
-        no_detail: not recipe.bare and config.adapters.guidance,
+        no_detail: not recipe.bare and network.guidance is not None,
     }
     return {part.__name__: part for part, there in has.items() if there}

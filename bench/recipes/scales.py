@@ -8,12 +8,11 @@ from typing import Any
 from backbones.names import UnknownNameError
 from backbones.registry import BACKBONES
 from bench.config import ExperimentConfig, UsageError, from_plain
+from bench.records.lines import OWN_DEFAULTS
 
 __all__ = ["resolved_options", "resolved_scale"]
 
 _log = logging.getLogger(__name__)
-OWN_DEFAULTS = "own defaults"
-"""The scale of a backbone that declares none."""
 _warned: set[str] = set()
 
 

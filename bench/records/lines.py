@@ -17,6 +17,7 @@ __all__ = [
     "GROUND",
     "LABELS",
     "NONE",
+    "OWN_DEFAULTS",
     "REPEATS",
     "SHOWN_LABELS",
     "UNKNOWN",
@@ -40,6 +41,8 @@ LABELS = (
     "data.ratio", "historic", "timing", "approximation", "assumed",
 )  # fmt: skip
 """Settings, or groups of them, that say something about a row and decide nothing."""
+OWN_DEFAULTS = "own defaults"
+"""The ``scale`` of a backbone that declares none."""
 SHOWN_LABELS = ("preset", "scale", "approximation")
 """Labels that get a column of a table where they vary."""
 GROUND = ("data.fingerprint", "evaluation.convention", "metrics_version")

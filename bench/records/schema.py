@@ -134,6 +134,7 @@ class Row:
             self.size,
             self.batch,
             self.precision,
+            repr(self.config.get("runtime")),  # one step in several, timed in one cell
         )
 
 

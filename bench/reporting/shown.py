@@ -11,13 +11,14 @@ import pandas as pd
 from bench.config.presets import DEPARTURES
 from bench.records import View
 from bench.records.grouping import split_lines
-from bench.records.lines import GROUND, WITHOUT_EFFECT
+from bench.records.lines import GROUND, OWN_DEFAULTS, WITHOUT_EFFECT
 from bench.reporting.text import missing, plain, shown_value
 
 __all__ = [
     "Shown",
     "assumptions_of",
     "axis_column",
+    "full_size",
     "headers",
     "name_lines",
     "notes_of",
@@ -99,8 +100,23 @@ def show(frame: pd.DataFrame, view: View, apart: Sequence[str] = ()) -> Shown:
     frame = frame.assign(line=number.map(names["line"]), who=number.map(names["who"]))
     if axis:
         frame = frame.iloc[_order(frame, by, axis)]
-    note = lines.note()
-    return Shown(frame.reset_index(drop=True), by, (note,) if note else ())
+    notes = [*filter(None, [lines.note()]), *full_size(frame)]
+    return Shown(frame.reset_index(drop=True), by, tuple(notes))
+
+
+def full_size(frame: pd.DataFrame) -> list[str]:
+    """Say which networks run at full size beside shrunk ones; nothing where there are none."""
+    if "config.scale" not in frame or "backbone" not in frame:
+        return []
+    own = frame["config.scale"] == OWN_DEFAULTS
+    others = frame.loc[~own, "config.scale"].dropna().unique()
+    names = frame.loc[own, "backbone"].dropna().unique()
+    if not (len(names) and len(others)):
+        return []
+    return [
+        f"{', '.join(names)}: declares no scales, so that it runs at its full size beside networks"
+        f" at scale {', '.join(map(str, others))}."
+    ]
 
 
 def _order(frame: pd.DataFrame, by: Sequence[str], axis: str) -> list[int]:

@@ -7,15 +7,14 @@ import json
 from backbones import list_backbones
 from bench.config import DATASETS, DEPARTURES, CommonFlags
 from bench.fusion import list_methods
-from bench.running.desk import load_backbone_file
+from bench.running.desk import load_backbone_modules
 
 __all__ = ["print_choices"]
 
 
 def print_choices(flags: CommonFlags) -> None:
     """Print the backbones, methods, data sets and presets there are."""
-    if flags.backbone_module is not None:
-        load_backbone_file(flags.backbone_module)
+    load_backbone_modules(flags.backbone_module)
     choices = {
         "backbones": list_backbones(),
         "methods": list_methods(),

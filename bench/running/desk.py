@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bench.data import Dataset
 
-__all__ = ["Desk", "load_backbone_file", "resolve_device"]
+__all__ = ["Desk", "load_backbone_modules", "resolve_device"]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ class Desk:
 
         What only a glob names is left out where it is not installed: see :attr:`absent`.
         """
-        if self.flags.backbone_module is not None:
-            load_backbone_file(self.flags.backbone_module)
+        load_backbone_modules(self.flags.backbone_module)
         return [name for name in BACKBONES.match(self.flags.backbone) if name not in self.absent]
 
     @cached_property
@@ -139,16 +138,21 @@ def resolve_device(name: str) -> torch.device:
     return measured_device(name)
 
 
-def load_backbone_file(path: Path) -> None:
-    """Register the backbones of a user's file.
+def load_backbone_modules(sources: Iterable[str]) -> None:
+    """Register the backbones of a user's files and packages.
 
     Raises:
-        MissingError: no such file.
-        UsageError: it registers no backbone, or one under a taken name.
+        MissingError: no such file or package.
+        UsageError: one that cannot be imported, registers no backbone, or takes a name that is
+            taken.
     """
-    try:
-        load_backbone_module(path)
-    except FileNotFoundError as error:
-        raise MissingError(str(error)) from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    for source in sources:
+        try:
+            load_backbone_module(source)
+        except FileNotFoundError as error:
+            raise MissingError(str(error)) from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        except Exception as error:  # whatever a user's file does on import
+            reason = (str(error).strip() or "no message").splitlines()[0]
+            raise UsageError(f"{source}: {type(error).__name__}: {reason}") from error

@@ -199,7 +199,7 @@ def test_a_users_file_is_part_of_what_a_training_is_called(data, home, tmp_path,
         BACKBONES._targets.pop("edited", None)
         path.write_text(text)
         before = set((home / "runs" / "checkpoints").glob("*/weights.safetensors"))
-        call = flags(data, TrainFlags, backbone=("edited",), backbone_module=path,
+        call = flags(data, TrainFlags, backbone=("edited",), backbone_module=(str(path),),
                      scheme="one_stage", override=toy.TINY[:2])  # fmt: skip
         assert TRAIN.run(call) == ExitCode.OK
         new = set((home / "runs" / "checkpoints").glob("*/weights.safetensors")) - before

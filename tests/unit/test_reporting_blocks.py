@@ -109,6 +109,10 @@ def test_what_differs_together_is_a_note_and_labels_are_columns_where_they_vary(
     assert "Also different between lines: backbone." in " ".join(shown.notes)
     assert shown.cells["scale"].tolist() == ["small", "own defaults"]
     assert shown.cells["preset"].tolist() == ["laptop", "paper"]
+    assert (
+        "declares no scales, so that it runs at its full size beside networks at scale small"
+        in (" ".join(shown.notes))
+    )
     assert "scale" not in table(FOUR, "evaluate-sample-4").cells
     for words in ("sample-4: PAN is simulated.", "Preset laptop:", "Preset paper:"):
         assert any(note.startswith(words) for note in shown.notes)

@@ -35,7 +35,7 @@ from bench.fusion.diffusion import DiffusionFusion
 from bench.measure import count_flops
 from bench.recipes import ClassicalRecipe, DiffusionRecipe, base, train_recipe
 from bench.records import RunFolder, View
-from bench.running import Cell, Desk, load_backbone_file, resolve_device
+from bench.running import Cell, Desk, load_backbone_modules, resolve_device
 from bench.running.choices import print_choices
 from bench.running.engine import run_cells
 from bench.running.presenting import present
@@ -424,26 +424,29 @@ def user_module(tmp_path, monkeypatch):
 
 
 def test_a_users_backbone_runs_as_any_other(user_module, capsys):
-    flags = CommonFlags(backbone=("mine",), preset="smoke", backbone_module=user_module, list=True)
+    modules = (str(user_module),)
+    flags = CommonFlags(backbone=("mine",), preset="smoke", backbone_module=modules, list=True)
     (config,) = Desk(flags, "toy").experiments()
     recipe_of(config).check()
-    entrant = Entrant(config, 4, user_module)
+    entrant = Entrant(config, 4, modules)
     build_work(**entrant.arguments("denoise_step", At(16, 1, CPU))).step()
+    load_backbone_modules([user_module])  # once more changes nothing
+    user_module.write_text(user_module.read_text() + "# edited\n")
     with pytest.raises(UsageError, match="'mine' is already registered"):
-        load_backbone_file(user_module)
+        load_backbone_modules([user_module])
 
 
 def test_a_users_file_that_is_not_there_or_registers_nothing(tmp_path):
     with pytest.raises(MissingError, match=r"none\.py"):
-        load_backbone_file(tmp_path / "none.py")
+        load_backbone_modules([tmp_path / "none.py"])
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UsageError, match="registers no backbone"):
-        load_backbone_file(tmp_path / "empty.py")
+        load_backbone_modules([tmp_path / "empty.py"])
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_list_of_what_can_be_named(as_json, user_module, capsys):
-    print_choices(CommonFlags(json=as_json, backbone_module=user_module))
+    print_choices(CommonFlags(json=as_json, backbone_module=(str(user_module),)))
     out = capsys.readouterr().out
     for name in ("mine", "attention_unet", "bdsd_pc", "sample-8", "laptop"):
         assert name in out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -178,9 +177,9 @@ def use(mib: int) -> MemoryUse:
 
 
 def entrants_of(backbones, module=None) -> list[Entrant]:
-    module = None if module is None else Path(module)
+    modules = () if module is None else (module,)
     configs = [experiment_preset("smoke", name) for name in backbones]
-    return [Entrant(config, BANDS, module, {"preset": "smoke"}) for config in configs]
+    return [Entrant(config, BANDS, modules, {"preset": "smoke"}) for config in configs]
 
 
 def grid_of(backbones, *, module=None, size=32, works=("forward",), batch=1, **options):

@@ -21,6 +21,7 @@ from bench.reporting.blocks.differences import differences, paired
 from bench.reporting.blocks.peaks import peaks
 from bench.reporting.blocks.pictures import features, pictures, training
 from bench.reporting.blocks.quality import quality
+from bench.reporting.blocks.runtimes import runtimes
 from bench.reporting.blocks.speed import speed
 from bench.reporting.blocks.tuning import tuning
 from bench.reporting.html import Section
@@ -33,7 +34,7 @@ BLOCKS: dict[str, Block] = {
     block.__name__: block
     for block in (
         peaks, accuracy, contributions, differences, spectrum, paired, curves, intervals, pictures,
-        features, training, tuning, speed, cost, scaling, roofline, quality,
+        features, training, tuning, speed, cost, runtimes, scaling, roofline, quality,
     )
 }  # fmt: skip
 

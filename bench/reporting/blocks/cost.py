@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from bench.records import METRIC_SPECS, View
-from bench.reporting.blocks.machines import CEILINGS, MODULES, ceilings_in, in_turns, machines
+from bench.reporting.blocks.machines import (
+    CEILINGS,
+    MODULES,
+    RUNTIME,
+    ceilings_in,
+    in_turns,
+    machines,
+)
 from bench.reporting.blocks.pictures import artefacts
 from bench.reporting.figures import EFFICIENCY_METRICS, bar_panels
 from bench.reporting.figures import roofline as draw_roofline
@@ -54,7 +61,9 @@ _SCALING = (
 
 
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the costs of entrants: neither ceilings nor what was timed in turns."""
+    """Return the costs of entrants: neither ceilings nor what has a table of its own."""
+    if RUNTIME in rows:
+        rows = rows[rows[RUNTIME].isna()].drop(columns=RUNTIME)
     kept = (rows["kind"] == "cost") & ~rows["metric"].isin(CEILINGS) & ~in_turns(rows)
     return rows[kept & rows["metric"].notna()]
 

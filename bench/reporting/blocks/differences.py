@@ -12,7 +12,7 @@ from bench.reporting.against import Against, against_reference
 from bench.reporting.blocks.accuracy import Panel, panels
 from bench.reporting.figures import paired_differences
 from bench.reporting.html import Section
-from bench.reporting.shown import Shown, headers, show, words_of
+from bench.reporting.shown import Shown, full_size, headers, show, words_of
 from bench.reporting.summary import metric_header, metrics_in
 from bench.reporting.tables import (
     HEADLINE,
@@ -66,6 +66,7 @@ def differences(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section
                     of_metric = shown.frame[shown.frame["metric"] == metric]
                     cell[metric_header(metric, of_metric)] = format_verdict(verdict)
                 cells.append(cell)
+        notes += full_size(shown.frame)
         if against.alone:
             alone = "; ".join(against.alone)
             notes.append(f"Without a line of the reference to compare with: {alone}.")

@@ -8,7 +8,9 @@ import pandas as pd
 
 from bench.records import View
 
-__all__ = ["BASELINE", "CEILINGS", "MODULES", "ceilings_in", "in_turns", "machines"]
+__all__ = [
+    "BASELINE", "CEILINGS", "MODULES", "RUNTIME", "ceilings_in", "in_turns", "machines",
+]  # fmt: skip
 
 CEILINGS = ("peak_gflops", "peak_bandwidth")
 """Metrics of the machine itself."""
@@ -16,6 +18,9 @@ MODULES = "modules"
 """Artefact of a cost cell: FLOPs by module."""
 BASELINE = "config.baseline"
 """Column of rows whose competitors were timed in turns: the one that ratios are to."""
+
+RUNTIME = "config.runtime"
+"""Column of rows of one step in several runtimes."""
 
 
 def machines(frame: pd.DataFrame, view: View) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
