@@ -274,18 +274,21 @@ def an_increment_equals_the_merged_weight(subject: Subject) -> None:
     inputs = tuple(tensor.double() for tensor in inputs)
     left = [parameter for parameter in net.parameters() if parameter.ndim > 1]
     with torch.no_grad():
+        plain = net(*inputs)
         for op in net.adaptable:
             low_rank = increment(op, subject.device)
             low_rank = low_rank._replace(
                 **{name: factor.double() for name, factor in low_rank._asdict().items()}
             )
             expected = net(*inputs, adapt=Recorder(low_ranks={op.name: low_rank}))
+            moved = (expected - plain).abs().max()
             delta = merged(op, low_rank)
             fitting = [p for p in left if p.shape == delta.shape or _pointwise(p, delta)]
             for parameter in fitting:
                 before = parameter.clone()
                 parameter.add_(delta.view_as(parameter))
-                equal = _near(net(*inputs), expected, rtol=1e-6, atol=1e-8)
+                # Parts of some networks are in single precision, whatever the rest is.
+                equal = (net(*inputs) - expected).abs().max() < 1e-3 * moved
                 parameter.copy_(before)
                 if equal:
                     left = [other for other in left if other is not parameter]
@@ -301,7 +304,7 @@ def an_increment_equals_the_merged_weight(subject: Subject) -> None:
 
 def _pointwise(parameter: Tensor, delta: Tensor) -> bool:
     """Tell whether a convolution of one pixel is declared as a linear layer."""
-    return delta.ndim == 2 and parameter.shape == (*delta.shape, 1, 1)
+    return delta.ndim == 2 and parameter.squeeze((*range(2, parameter.ndim),)).shape == delta.shape
 
 
 def a_closed_gate_closes_one_sample_only(subject: Subject) -> None:
