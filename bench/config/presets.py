@@ -7,7 +7,9 @@ with them. A preset names a scale; what it is stands in each backbone's own file
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from functools import cache
 from typing import Literal, get_args
 
 from backbones.names import UnknownNameError
@@ -35,6 +37,8 @@ __all__ = [
     "with_rate",
     "with_steps",
 ]
+
+_log = logging.getLogger(__name__)
 
 Preset = Literal["smoke", "laptop", "workstation", "paper"]
 PRESETS: tuple[str, ...] = get_args(Preset)
@@ -116,8 +120,21 @@ def experiment_preset(preset: str, backbone: str = "fno") -> ExperimentConfig:
     one; stage II keeps the preset's ratio to stage I.
     """
     config = replace(_EXPERIMENTS[_known(preset)], backbone=backbone)
-    rate = tuned_rate(config.scale, backbone) if preset in _TUNED else None
-    return config if rate is None else with_rate(config, rate)
+    if preset not in _TUNED:
+        return config
+    rate = tuned_rate(config.scale, backbone)
+    if rate is None:
+        _say_not_swept(config.scale, backbone, config.stage1.learning_rate)
+        return config
+    return with_rate(config, rate)
+
+
+@cache
+def _say_not_swept(scale: str, backbone: str, rate: float) -> None:
+    _log.warning(
+        "no learning rate of %s was swept at scale %s: %g is the preset's, and no fair one "
+        "(nox -s tune -- --backbone %s)", backbone, scale, rate, backbone,
+    )  # fmt: skip
 
 
 def method_preset(preset: str, name: str, training: MethodTraining) -> ExperimentConfig:
