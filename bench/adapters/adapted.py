@@ -86,6 +86,11 @@ class SampledDenoiser(nn.Module):
         # Its forward says so: networks of other origin call other things ``embed``.
         self._tabulates = "embedding" in inspect.signature(backbone.forward).parameters
 
+    @property
+    def reach(self) -> int:
+        """Pixels beyond which :meth:`conditions` sees nothing."""
+        return 0
+
     @classmethod
     def of(cls, network: nn.Module) -> SampledDenoiser:
         """Return a trained network as a sampler calls it: a bare backbone is wrapped."""
@@ -187,6 +192,10 @@ class AdaptedDenoiser(SampledDenoiser):
         if self.frozen:
             self.backbone.eval()  # dropout or running statistics must not move either
         return self
+
+    @property
+    def reach(self) -> int:
+        return self.predictor.reach
 
     def conditions(self, pan: Tensor, lms: Tensor) -> tuple[Tensor, ...]:
         """Return U (B, s, H, W) and V (B, C, H, W)."""

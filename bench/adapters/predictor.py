@@ -64,6 +64,11 @@ class AuxiliaryPredictor(nn.Module):
         nn.init.zeros_(self.to_image.weight)
         nn.init.zeros_(self.to_image.bias)
 
+    @property
+    def reach(self) -> int:
+        """Pixels beyond which an input cannot change U or V: the 3x3 filters in a row."""
+        return (self.input_kind != "raw") + 2 * len(self.body) + 2
+
     def forward(self, pan: Tensor, lms: Tensor) -> tuple[Tensor, Tensor]:
         """Return (V, U).
 

@@ -49,13 +49,23 @@ class DenoiserMethod:
         """Fuse images; see :class:`bench.fusion.FusionMethod`."""
         if isinstance(sensor, str):
             sensor = get_sensor(sensor, self.bands)
+        return self._fusion().fuse(ms, pan, sensor, lms)
+
+    def windowed(self) -> DiffusionFusion:
+        """See :func:`bench.fusion.parts.in_windows`.
+
+        Raises:
+            UsageError: it is sampled whole, and its network sees the whole image.
+        """
+        return self._fusion().windowed()
+
+    def _fusion(self) -> DiffusionFusion:
         diffusion = Diffusion(replace(self.training.diffusion, loss=self.training.loss))
         device = next(self.network.parameters()).device
-        fusion = DiffusionFusion(
+        return DiffusionFusion(
             SampledDenoiser(self.network, self.inputs),
             diffusion,
             self.training.sampler,
             device=device,
             name=self.name,
         )
-        return fusion.fuse(ms, pan, sensor, lms)

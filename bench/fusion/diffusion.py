@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,22 +12,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.adapters import SampledDenoiser, TimePart
-from bench.config import SamplerConfig, derive_seed
+from bench.config import SamplerConfig, UsageError, derive_seed
 from bench.diffusion import Diffusion, sample, sampling_timesteps
-from bench.imaging import Sensor, blend_tiles, tile_starts, upsample
+from bench.fusion.parts import Fit, SceneParts
+from bench.fusion.reach import seen_around
+from bench.imaging import (
+    Box,
+    Sensor,
+    blend_tiles,
+    crop,
+    tile_fades,
+    tile_starts,
+    upsample,
+)
 
-__all__ = ["DiffusionFusion"]
+__all__ = ["NOISE_BLOCK", "DiffusionFusion"]
 
 Denoise = Callable[[Tensor, int], Tensor]
+
+NOISE_BLOCK = 512
+"""Side of the blocks that noise is drawn in, pixels; all noise of a smaller image is one draw."""
+_WHOLE_TILE = 512
+_STEPS_SEEN = 4  # reaches of one step that tiles of networks without tiles share
 
 
 class DiffusionFusion:
     """Fusion by reverse diffusion of the residual over the up-sampled MS image.
 
-    U and V are computed once, on the whole image; what depends on the time alone, once per step of
-    the sampler, for all images and tiles. The starting noise (and, for stochastic
-    samplers, the noise of every step) is drawn for the whole image and cropped, so that tiled and
-    whole runs of one seed see the same noise; tiles are blended on the final x0.
+    U and V are computed once, on the whole image or, of a scene fused in windows, on each window
+    with as much around it as they see; what depends on the time alone, once per step of the
+    sampler, for all images and tiles. The starting noise (and, for stochastic samplers, the noise
+    of every step) belongs to the position in the image: it is drawn in blocks of 512 pixels and
+    cropped, so that tiles, windows and whole runs of one seed see the same noise; tiles are blended
+    on the final x0.
 
     Args:
         denoiser: a :class:`bench.adapters.SampledDenoiser` (NODiff's is one), or a bare backbone.
@@ -55,6 +74,7 @@ class DiffusionFusion:
         self.sampler = sampler
         self.device = torch.device(device)
         self.seed = seed
+        self._last: _Grid | None = None
         # At batch 1 a GPU waits for launches; this mode replays a step as one CUDA graph.
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         self._step = torch.compile(self.denoiser, mode=mode) if compile else self.denoiser
@@ -133,6 +153,55 @@ class DiffusionFusion:
         denoise = self._denoise(conditions, self._tabulate())
         return self._sample_windows(lms, denoise, lambda step: noise[step])
 
+    # Windows of a scene; see :class:`bench.fusion.parts.WindowedMethod`
+
+    two_pass = False
+
+    def windowed(self) -> DiffusionFusion:
+        """Return the method as one that fuses windows.
+
+        Tiles make no difference to it. A sampler without tiles is given large ones, whose overlap
+        is beyond what the network sees.
+
+        Raises:
+            UsageError: a sampler without tiles, and a network that sees the whole image.
+        """
+        if self.sampler.tile is not None:
+            return self
+        reach = seen_around(self.denoiser)
+        if reach is None:
+            raise UsageError(
+                f"{self.name} needs the whole image at once: its network sees all of it, and "
+                f"sampler.tile is none; sample in tiles of the training size: --override "
+                f"sampler.tile=64"
+            )
+        overlap = min(_STEPS_SEEN * reach, _WHOLE_TILE // 2)
+        other = copy(self)
+        other._last = None
+        other.sampler = replace(self.sampler, tile=_WHOLE_TILE, overlap=overlap)
+        return other
+
+    def look(self, scene: SceneParts, boxes: Iterable[Box]) -> Fit:
+        """See :class:`bench.fusion.parts.WindowedMethod`; there is nothing to look for."""
+        return {}
+
+    @torch.no_grad()
+    def fuse_box(self, scene: SceneParts, box: Box, fit: Fit) -> Tensor:
+        """See :class:`bench.fusion.parts.WindowedMethod`: the scene is image 0 of :meth:`fuse`."""
+        grid = self._grid(scene.size)
+        tiles = [tile for tile in grid.tiles if tile.meets(box)]
+        area = _hull(tiles)
+        seen = area.within(scene.size)
+        wide = scene.surroundings(seen, self.denoiser.reach)
+        pan, lms = scene.pan(wide)[None], scene.lms(wide)[None]
+        maps = [crop(x, wide, seen) for x in (lms, *self._each(self.denoiser.conditions, pan, lms))]
+        return crop(self._sample_tiles(maps, [0], grid, tiles)[0], area, box).to(lms)
+
+    def _grid(self, size: tuple[int, int]) -> _Grid:
+        if self._last is None or self._last.size != size:
+            self._last = _Grid.of(*self.tile_plan(*size), size)
+        return self._last
+
     def tile_plan(self, height: int, width: int) -> tuple[int, int, list[tuple[int, int]]]:
         """Return (rows, columns, top left corners) of the windows an image is sampled in.
 
@@ -165,30 +234,42 @@ class DiffusionFusion:
     def _sample(
         self, lms: Tensor, conditions: list[Tensor], keys: Sequence[object] | None
     ) -> Tensor:
-        count, bands, height, width = lms.shape
-        keys = range(count) if keys is None else keys
-        rows, columns, corners = self.tile_plan(height, width)
-        canvas = (
-            max(top for top, _ in corners) + rows,
-            max(left for _, left in corners) + columns,
-        )
-        maps = [_pad(x.to(self.device, torch.float32), canvas) for x in [lms, *conditions]]
-        windows = [(image, top, left) for image in range(count) for top, left in corners]
+        keys = range(len(lms)) if keys is None else keys
+        grid = _Grid.of(*self.tile_plan(*lms.shape[-2:]), lms.shape[-2:])
+        fused = self._sample_tiles([lms, *conditions], keys, grid, grid.tiles)
+        return fused[..., : lms.shape[-2], : lms.shape[-1]].to(lms)
+
+    def _sample_tiles(
+        self, maps: Sequence[Tensor], keys: Sequence[object], grid: _Grid, tiles: Sequence[Box]
+    ) -> Tensor:
+        """Sample some tiles of images.
+
+        Args:
+            maps: L and the conditions, (B, ., ...), of what of the tiles lies in the image.
+            keys: of the images.
+            grid: of the whole images.
+            tiles: those to sample; they form a grid.
+
+        Returns:
+            (B, s, ...) of all that the tiles cover.
+        """
+        area = _hull(tiles)
+        maps = [_pad(x.to(self.device, torch.float32), area.size) for x in maps]
+        windows = [(image, tile) for image in range(len(maps[0])) for tile in tiles]
         time_parts = self._tabulate()
-        tiles = []
+        sampled = []
         for start in range(0, len(windows), self.sampler.batch):
             chosen = windows[start : start + self.sampler.batch]
             base, *parts = (
-                torch.stack([x[i, :, y : y + rows, z : z + columns] for i, y, z in chosen])
-                for x in maps
+                torch.stack([crop(x[image], area, tile) for image, tile in chosen]) for x in maps
             )
             noise = partial(
-                self._noise, (bands, height, width), canvas, chosen, keys, rows, columns
+                self._noise, maps[0].shape[1], grid, [(keys[image], tile) for image, tile in chosen]
             )
-            tiles.append(self._sample_windows(base, self._denoise(parts, time_parts), noise))
-        stacked = torch.cat(tiles).unflatten(0, (count, len(corners))).transpose(0, 1)
-        fused = blend_tiles(stacked, corners, canvas)
-        return fused[..., :height, :width].to(lms)
+            sampled.append(self._sample_windows(base, self._denoise(parts, time_parts), noise))
+        stacked = torch.cat(sampled).unflatten(0, (len(maps[0]), len(tiles))).transpose(0, 1)
+        corners = [(tile.top, tile.left) for tile in tiles]
+        return blend_tiles(stacked, corners, area.size, grid.fades, corners[0])
 
     def _sample_windows(
         self, base: Tensor, denoise: Denoise, noise: Callable[[int], Tensor]
@@ -226,28 +307,97 @@ class DiffusionFusion:
         return self.diffusion.network_time(torch.full((batch,), timestep)).to(self.device)
 
     def _noise(
-        self,
-        shape: tuple[int, int, int],
-        canvas: tuple[int, int],
-        windows: Sequence[tuple[int, int, int]],
-        keys: Sequence[object],
-        rows: int,
-        columns: int,
-        step: int,
+        self, bands: int, grid: _Grid, windows: Sequence[tuple[object, Box]], step: int
     ) -> Tensor:
-        """Crop each window from its image's noise of one step, drawn on the CPU."""
-        whole: dict[int, Tensor] = {}
-        for image in {image for image, _, _ in windows}:
-            parts = (self.seed, "sampling", keys[image], step)
-            noise = _normal(derive_seed(*parts), shape)
-            if canvas != shape[1:]:
-                # The margin has noise of its own: the image's is the same however it is padded.
-                padded = _normal(derive_seed(*parts, "margin"), (shape[0], *canvas))
-                padded[:, : shape[1], : shape[2]] = noise
-                noise = padded
-            whole[image] = noise
-        crops = [whole[i][:, y : y + rows, z : z + columns] for i, y, z in windows]
+        """Return each tile's part of its image's noise of one step, drawn on the CPU."""
+        drawn: dict[tuple[object, Box], Tensor] = {}
+        crops = []
+        for key, tile in windows:
+            noise = torch.empty(bands, *tile.size)
+            for block, inner in grid.blocks(tile):
+                if (key, block) not in drawn:
+                    drawn[key, block] = self._block(bands, block, inner, key, step)
+                shared = block.common(tile)
+                crop(noise, tile, shared).copy_(crop(drawn[key, block], block, shared))
+            crops.append(noise)
         return torch.stack(crops).to(self.device)
+
+    def _block(self, bands: int, block: Box, inner: Box, key: object, step: int) -> Tensor:
+        """Draw the noise of a block of the canvas, whose ``inner`` lies in the image."""
+        parts = [self.seed, "sampling", key, step]
+        if (block.top, block.left) != (0, 0):
+            parts += ["block", block.top, block.left]
+        noise = _normal(derive_seed(*parts), (bands, *inner.size))
+        if inner == block:
+            return noise
+        # The margin has noise of its own: the image's is the same however it is padded.
+        padded = _normal(derive_seed(*parts, "margin"), (bands, *block.size))
+        crop(padded, block, inner).copy_(noise)
+        return padded
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The tiles that an image is sampled in.
+
+    Attributes:
+        size: (H, W) of the image.
+        canvas: (H, W) of all tiles, which may reach beyond the image.
+        tiles: row by row.
+        fades: what of each tile goes into a pixel, down and across.
+    """
+
+    size: tuple[int, int]
+    canvas: tuple[int, int]
+    tiles: tuple[Box, ...]
+    fades: tuple[dict[int, Tensor], dict[int, Tensor]]
+
+    @classmethod
+    def of(
+        cls, rows: int, columns: int, corners: Sequence[tuple[int, int]], size: tuple[int, int]
+    ) -> _Grid:
+        tiles = tuple(Box(y, x, y + rows, x + columns) for y, x in corners)
+        canvas = _hull(tiles).size
+        tops, lefts = zip(*corners, strict=True)
+        fades = tile_fades(tops, rows, canvas[0]), tile_fades(lefts, columns, canvas[1])
+        return cls(tuple(size), canvas, tiles, fades)
+
+    def blocks(self, tile: Box) -> Iterator[tuple[Box, Box]]:
+        """Yield the blocks of noise that a tile lies in, and what of each lies in the image.
+
+        Blocks are cut from the image's corner on; the last of a row or column is as large as what
+        is left of the image, and takes the margin of the canvas, too.
+        """
+        for top, bottom in _spans(self.size[0], tile.top, tile.bottom):
+            for left, right in _spans(self.size[1], tile.left, tile.right):
+                inner = Box(top, left, bottom, right)
+                yield (
+                    Box(
+                        top,
+                        left,
+                        self.canvas[0] if bottom == self.size[0] else bottom,
+                        self.canvas[1] if right == self.size[1] else right,
+                    ),
+                    inner,
+                )
+
+
+def _spans(length: int, start: int, stop: int) -> list[tuple[int, int]]:
+    """Return the blocks of an axis that start..stop lies in, the last one open to the right."""
+    first, last = (min(at, length - 1) // NOISE_BLOCK for at in (start, stop - 1))
+    return [
+        (NOISE_BLOCK * index, min(NOISE_BLOCK * (index + 1), length))
+        for index in range(first, last + 1)
+    ]
+
+
+def _hull(boxes: Sequence[Box]) -> Box:
+    return Box(
+        min(box.top for box in boxes),
+        min(box.left for box in boxes),
+        max(box.bottom for box in boxes),
+        max(box.right for box in boxes),
+    )
 
 
 def _normal(seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -13,13 +13,18 @@ from bench.imaging.mtf import (
 )
 from bench.imaging.resample import decimate, imresize_bicubic, interp23tap, upsample
 from bench.imaging.sensors import SENSOR_NAMES, Sensor, get_sensor
-from bench.imaging.tiling import blend_tiles, extract_tiles, tile_starts
+from bench.imaging.tiling import blend_tiles, extract_tiles, tile_fades, tile_starts
+from bench.imaging.windows import Box, Pull, cover, crop, upsample_window
 
 __all__ = [
     "KERNEL_SIZE",
     "SENSOR_NAMES",
+    "Box",
+    "Pull",
     "Sensor",
     "blend_tiles",
+    "cover",
+    "crop",
     "decimate",
     "extract_tiles",
     "filter_replicate",
@@ -33,6 +38,8 @@ __all__ = [
     "mtf_kernel",
     "pan_filter",
     "pan_kernel",
+    "tile_fades",
     "tile_starts",
     "upsample",
+    "upsample_window",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from bench.config.errors import UsageError
 
-__all__ = ["blend_tiles", "extract_tiles", "tile_starts"]
+__all__ = ["blend_tiles", "extract_tiles", "tile_fades", "tile_starts"]
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -49,7 +49,11 @@ def extract_tiles(image: Tensor, tile: int, overlap: int) -> tuple[Tensor, list[
 
 
 def blend_tiles(
-    tiles: Tensor, positions: Sequence[tuple[int, int]], size: tuple[int, int]
+    tiles: Tensor,
+    positions: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+    fades: tuple[Mapping[int, Tensor], Mapping[int, Tensor]] | None = None,
+    corner: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """Put the tiles of :func:`extract_tiles` together.
 
@@ -60,23 +64,31 @@ def blend_tiles(
         tiles: (N, B, C, h, w).
         positions: N pairs (top, left) that form a grid.
         size: (H, W) of the whole image.
+        fades: for a part of an image, whose other tiles are not here: the vertical and the
+            horizontal :func:`tile_fades` of the whole. Pixels that other tiles share are too small.
+        corner: (top, left) of that part, whose (H, W) is ``size``.
 
     Returns:
         (B, C, H, W), dtype and device of ``tiles``.
     """
     rows, columns = tiles.shape[-2:]
-    vertical = _fades({top for top, _ in positions}, rows, size[0])
-    horizontal = _fades({left for _, left in positions}, columns, size[1])
+    if fades is None:
+        fades = (
+            tile_fades({top for top, _ in positions}, rows, size[0]),
+            tile_fades({left for _, left in positions}, columns, size[1]),
+        )
+    vertical, horizontal = fades
     out = tiles.new_zeros(*tiles.shape[1:-2], *size)
     for tile, (top, left) in zip(tiles, positions, strict=True):
         weight = (vertical[top][:, None] * horizontal[left]).to(tile)
-        out[..., top : top + rows, left : left + columns] += tile * weight
+        y, x = top - corner[0], left - corner[1]
+        out[..., y : y + rows, x : x + columns] += tile * weight
     return out
 
 
-def _fades(starts: set[int], tile: int, length: int) -> dict[int, Tensor]:
+def tile_fades(starts: Iterable[int], tile: int, length: int) -> dict[int, Tensor]:
     """Return the weight of each tile along one axis, by its first pixel; they sum to one."""
-    order = sorted(starts)
+    order = sorted(set(starts))
     windows = {}
     for index, start in enumerate(order):
         window = torch.ones(tile, dtype=torch.float64)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from bench.config.errors import UsageError
 from bench.fusion.checks import NoOptions, checked_ratio
-from bench.imaging import Sensor, get_sensor, upsample
+from bench.imaging import Sensor, decimate, get_sensor, mtf_filter, upsample
 
 __all__ = [
     "EPS",
@@ -45,6 +47,20 @@ class Scene:
     lms: Tensor
     sensor: Sensor
     ratio: int
+
+    def pyramid(self, shaped: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return PAN as each MS band would see it, on the PAN grid, (C, H, W).
+
+        Args:
+            shaped: what is done to PAN pixel by pixel before, (1, ...) -> (1 or C, ...).
+        """
+        blurred = mtf_filter(shaped(self.pan), self.sensor, self.ratio)
+        return upsample(decimate(blurred, self.ratio), self.ratio)
+
+    @cached_property
+    def pan_low(self) -> Tensor:
+        """The pyramid of PAN as it is, (C, H, W)."""
+        return self.pyramid(lambda pan: pan)
 
 
 class ClassicalMethod(ABC):

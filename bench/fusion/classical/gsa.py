@@ -5,21 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.fusion.classical.base import (
-    ClassicalMethod,
-    Scene,
-    band_mean,
-    covariance,
-    least_squares,
-)
-from bench.imaging import decimate
+from bench.fusion.classical.base import Scene, band_mean, covariance, least_squares
+from bench.fusion.classical.windowed import Fit, ScenePart, Statistics, WindowedClassical
+from bench.imaging import Box, decimate
 
 __all__ = ["GSA"]
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
-class GSA(ClassicalMethod):
+class GSA(WindowedClassical):
     """Component substitution by an intensity regressed on low-pass PAN.
 
     As ``GSA.m``.
@@ -28,17 +23,45 @@ class GSA(ClassicalMethod):
     name = "gsa"
     citation = "Aiazzi et al., IEEE TGRS 45(10), 2007"
 
-    def _fuse(self, scene: Scene) -> Tensor:
-        pan = scene.pan - band_mean(scene.pan)
-        lms = scene.lms - band_mean(scene.lms)
-        ms = scene.ms - band_mean(scene.ms)
+    def _fit(self, scene: Scene) -> Fit:
+        pan, lms, ms = (image - band_mean(image) for image in (scene.pan, scene.lms, scene.ms))
         pan_low = decimate(_wavelet_low_pass(pan, scene.ratio), scene.ratio)
-        weights = least_squares(torch.cat([ms, torch.ones_like(pan_low)]), pan_low)
-        intensity = (weights[:-1, None, None] * lms).sum(0, keepdim=True) + weights[-1]
-        intensity = intensity - band_mean(intensity)
-        gain = covariance(intensity, lms) / covariance(intensity, intensity)
-        fused = lms + gain * (pan - intensity)
-        return fused - band_mean(fused) + band_mean(scene.lms)
+        # The last one, of the ones, is the intensity's mean, which is taken off again.
+        weights = least_squares(torch.cat([ms, torch.ones_like(pan_low)]), pan_low)[:-1]
+        intensity = (weights[:, None, None] * lms).sum(0, keepdim=True)
+        return {
+            "pan": band_mean(scene.pan),
+            "mean": band_mean(scene.lms),
+            "weights": weights[:, None, None],
+            "gain": covariance(intensity, lms) / covariance(intensity, intensity),
+        }
+
+    def _nothing(self, scene: object) -> tuple[Statistics, Statistics]:
+        return Statistics(), Statistics()
+
+    def _gather(self, gathered: tuple[Statistics, Statistics], part: ScenePart, box: Box) -> None:
+        low, high = gathered
+        pan_low = decimate(_wavelet_low_pass(part.pan, part.ratio), part.ratio)
+        low.add(part.core(torch.cat([part.ms, pan_low]), box))
+        high.add(part.core(torch.cat([part.pan, part.lms]), box))
+
+    def _solve(self, gathered: tuple[Statistics, Statistics]) -> Fit:
+        low, high = gathered
+        columns = low.rows(*range(self.bands + 2))
+        weights = torch.linalg.lstsq(columns[:, :-1], columns[:, -1:]).solution[1:]
+        among = high.covariance[1:, 1:]
+        gain = among @ weights / (weights.T @ among @ weights)
+        mean = high.mean[:, None, None]
+        return {
+            "pan": mean[:1],
+            "mean": mean[1:],
+            "weights": weights[:, :, None],
+            "gain": gain[:, :, None],
+        }
+
+    def _inject(self, scene: Scene, fit: Fit) -> Tensor:
+        intensity = (fit["weights"] * (scene.lms - fit["mean"])).sum(0, keepdim=True)
+        return scene.lms + fit["gain"] * (scene.pan - fit["pan"] - intensity)
 
 
 def _wavelet_low_pass(image: Tensor, ratio: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import ClassVar
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from bench.config import MethodTraining
 from bench.config.errors import UsageError
 from bench.fusion.checks import NoOptions, checked_ratio
-from bench.imaging import Sensor, get_sensor, upsample
+from bench.fusion.parts import Fit, SceneParts
+from bench.imaging import Box, Sensor, crop, get_sensor, upsample
 
 __all__ = ["DeepMethod"]
 
@@ -100,6 +102,34 @@ class DeepMethod(ABC):
         ratio = checked_ratio(self, ms, pan, sensor, lms)
         if lms is None:
             lms = upsample(ms, ratio)
+        return self._called(ms, pan, lms)
+
+    two_pass: ClassVar[bool] = False
+
+    def windowed(self) -> DeepMethod:
+        """See :func:`bench.fusion.parts.in_windows`.
+
+        Raises:
+            UsageError: the network sees the whole image.
+        """
+        if self.reach is None:
+            raise UsageError(
+                f"{self.name} needs the whole image at once: its network sees all of it"
+            )
+        return self
+
+    def look(self, scene: SceneParts, boxes: Iterable[Box]) -> Fit:
+        """See :class:`bench.fusion.parts.WindowedMethod`; there is nothing to look for."""
+        return {}
+
+    @torch.no_grad()
+    def fuse_box(self, scene: SceneParts, box: Box, fit: Fit) -> Tensor:
+        """See :class:`bench.fusion.parts.WindowedMethod`."""
+        wide = scene.surroundings(box, self.reach)
+        images = scene.ms(wide.shrunk(scene.ratio)), scene.pan(wide), scene.lms(wide)
+        return crop(self._called(*(image[None] for image in images))[0], wide, box)
+
+    def _called(self, ms: Tensor, pan: Tensor, lms: Tensor) -> Tensor:
         weight = next(self.network.parameters())
         self.network.eval()
         return self.network(*(image.to(weight) for image in (ms, pan, lms))).to(ms)
