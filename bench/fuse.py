@@ -6,8 +6,11 @@
         --method fusionnet --weights fusionnet_qb.pth
 
 A denoiser, and a deep method without --weights, must have been trained before, by bench/train.py or
-any protocol, with the same name, preset, data set, seed and overrides. Denoisers sample whole
-scenes in overlapping tiles (``--override sampler.tile=128``), which the paper preset leaves out.
+any protocol, with the same name, preset, data set, seed and overrides.
+
+GeoTIFF larger than a window is read, fused and written in windows: memory does not grow with the
+scene, the same command continues a run that was killed, and the image is what fusing it whole would
+give. Methods that need the whole image take scenes of up to 2048 x 2048 pixels.
 """
 
 from __future__ import annotations
@@ -32,11 +35,14 @@ from bench.config import (
 )
 
 if TYPE_CHECKING:
-    from bench.data.scenes import Scene
+    from bench.data.scene_windows import SceneWindows
     from bench.fusion import FusionMethod
     from bench.imaging import Sensor
 
 log = logging.getLogger(__name__)
+
+LARGEST_WHOLE = 2048 * 2048
+"""PAN pixels of the largest scene that a method which needs the whole image is begun on."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,9 @@ class Flags:
     uint16 where the MS file holds integers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; methods that are not networks run on the CPU."""
+    window: int | None = None
+    """Fuse GeoTIFF in windows of so many PAN pixels along a side; 0: whole, in memory. By default
+    1024 for scenes that are larger, if the method can."""
     compile: bool = False
     """Compile the denoiser first: a minute or more for each tile size; a gain is not certain."""
     force: bool = False
@@ -96,12 +105,9 @@ class Flags:
 
 def main(flags: Flags) -> int:
     """Run the verb; see :class:`Flags`."""
-    import numpy as np
-    import torch
-
-    from bench.data import check_fused_path, write_fused
-    from bench.data.checks import check_counts
-    from bench.data.scenes import read_scenes
+    from bench.data import check_fused_path
+    from bench.data.scene_windows import open_scene
+    from bench.data.scenes import TIFF
     from bench.imaging import get_sensor
 
     if (flags.method is None) == (flags.backbone is None):
@@ -112,17 +118,75 @@ def main(flags: Flags) -> int:
     if flags.out.resolve() in (flags.ms.resolve(), flags.pan.resolve()):
         raise UsageError(f"--out {flags.out} is an input; choose another name")
     get_sensor("none", 1, bits=flags.bits, peak=flags.peak)  # refuses what is out of range
+    if flags.window is not None and flags.window < 0:
+        raise UsageError(f"--window {flags.window}: expected pixels, or 0 for the whole scene")
+    tiff = all(path.suffix.lower() in TIFF for path in (flags.ms, flags.pan, flags.out))
+    if flags.window and not tiff:
+        raise UsageError("--window: windows are of GeoTIFF, in and out (.tif)")
+    if tiff and flags.window != 0:
+        for path in (flags.ms, flags.pan):
+            if not path.is_file():
+                raise MissingError(f"no file {path}")
+        with open_scene(flags.ms, flags.pan) as scene:
+            if flags.window or _is_large(scene):
+                return _fuse_in_windows(flags, scene)
+    return _fuse_whole(flags)
+
+
+def _is_large(scene: SceneWindows) -> bool:
+    from bench.fusion.scenes import WINDOW
+
+    return max(scene.size) > WINDOW
+
+
+def _fuse_in_windows(flags: Flags, scene: SceneWindows) -> int:
+    from bench.config.progress import Progress
+    from bench.fusion.parts import in_windows
+    from bench.fusion.scenes import WINDOW, fuse_in_windows
+
+    method, sensor = _named(flags, scene.name, scene.bands, scene.ratio)
+    rows, columns = scene.size
+    try:
+        windowed = in_windows(method)
+    except UsageError as error:
+        if flags.window is None and rows * columns <= LARGEST_WHOLE:
+            return _fuse_whole(flags)
+        raise UsageError(
+            f"{error}: {scene.name} has {rows} x {columns} pixels, and by default it is given at "
+            f"most {LARGEST_WHOLE} (2048 x 2048); crop the scene, or insist by --window 0"
+        ) from error
+    dtype = _number_type(flags, scene.dtype.kind, sensor)
+    nodata = _nodata_value(scene.nodata_value, dtype)
+    masked = fuse_in_windows(
+        scene,
+        windowed,
+        sensor,
+        flags.out,
+        dtype=dtype,
+        nodata=nodata,
+        placed_as=flags.pan,
+        side=flags.window or WINDOW,
+        progress=Progress(flags.quiet),
+    )
+    return _told(flags, (scene.bands, rows, columns), dtype, method.name, masked, nodata)
+
+
+def _fuse_whole(flags: Flags) -> int:
+    import numpy as np
+    import torch
+
+    from bench.data import write_fused
+    from bench.data.checks import check_counts
+    from bench.data.scenes import read_scenes
+
     scenes = read_scenes([flags.ms], [flags.pan], ms_key=flags.ms_key, pan_key=flags.pan_key)
     if len(scenes) != 1:
         raise UsageError(f"{flags.ms} has {len(scenes)} scenes; expected one")
     (scene,) = scenes
-    method, sensor = (_trained if _needs_training(flags) else _method)(flags, scene)
-    images = {f"MS of {scene.name}": scene.ms, f"PAN of {scene.name}": scene.pan}
-    check_counts(images, sensor.peak)
-    dtype = flags.dtype or ("float32" if scene.ms.dtype.kind == "f" else "uint16")
-    if dtype == "uint16" and sensor.peak > np.iinfo(np.uint16).max:
-        raise UsageError(f"counts up to {sensor.peak:g} do not fit in uint16; use --dtype float32")
-
+    ratio = scene.pan.shape[1] // scene.ms.shape[1]
+    method, sensor = _named(flags, scene.name, len(scene.ms), ratio)
+    check_counts({f"MS of {scene.name}": scene.ms, f"PAN of {scene.name}": scene.pan}, sensor.peak)
+    dtype = _number_type(flags, scene.ms.dtype.kind, sensor)
     ms, pan = (
         torch.from_numpy(image.astype(np.float64))[None] / sensor.peak
         for image in (scene.ms, scene.pan)
@@ -132,13 +196,10 @@ def main(flags: Flags) -> int:
         raise BenchError(f"{method.name} left {np.sum(~np.isfinite(fused))} values not finite")
     if dtype == "uint16":
         fused = fused.round().clip(0, sensor.peak)
-    nodata = None
+    nodata, masked = None, 0
     if scene.nodata is not None:
-        nodata = scene.nodata_value or 0.0
-        if np.isnan(nodata) or (dtype == "uint16" and nodata not in range(65536)):
-            nodata = 0.0
+        nodata, masked = _nodata_value(scene.nodata_value, dtype), int(scene.nodata.sum())
         fused[:, scene.nodata] = nodata
-        log.info("%d pixels without data hold %g", scene.nodata.sum(), nodata)
     write_fused(
         flags.out,
         fused.astype(dtype),
@@ -146,12 +207,47 @@ def main(flags: Flags) -> int:
         band_names=scene.band_names or (),
         nodata=nodata,
     )
-    bands, rows, columns = fused.shape
-    print(f"{flags.out}: {bands} bands of {rows} x {columns}, {dtype} counts, by {method.name}")
+    return _told(flags, fused.shape, dtype, method.name, masked, nodata)
+
+
+def _number_type(flags: Flags, kind: str, sensor: Sensor) -> str:
+    """Return the type of the numbers to write, for MS whose numbers are of a kind."""
+    dtype = flags.dtype or ("float32" if kind == "f" else "uint16")
+    if dtype == "uint16" and sensor.peak > 65535:
+        raise UsageError(f"counts up to {sensor.peak:g} do not fit in uint16; use --dtype float32")
+    return dtype
+
+
+def _nodata_value(declared: float | None, dtype: str) -> float:
+    """Return what pixels without data are to hold: as declared, where that can be written."""
+    value = declared or 0.0
+    fits = value in range(65536) if dtype == "uint16" else value == value
+    return value if fits else 0.0
+
+
+def _told(
+    flags: Flags,
+    shape: tuple[int, int, int],
+    dtype: str,
+    name: str,
+    masked: int,
+    nodata: float | None,
+) -> ExitCode:
+    if masked:
+        log.info("%d pixels without data hold %g", masked, nodata)
+    bands, rows, columns = shape
+    print(f"{flags.out}: {bands} bands of {rows} x {columns}, {dtype} counts, by {name}")
     return ExitCode.OK
 
 
-def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
+def _named(flags: Flags, name: str, bands: int, ratio: int) -> tuple[FusionMethod, Sensor]:
+    """Return the method asked for, and the sensor of a scene."""
+    if _needs_training(flags):
+        return _trained(flags, name, bands, ratio)
+    return _method(flags, bands)
+
+
+def _method(flags: Flags, bands: int) -> tuple[FusionMethod, Sensor]:
     """Return a method that needs no training here, and the sensor of the scene."""
     from bench.fusion import create_method
     from bench.fusion.deep.weights import load_published
@@ -165,7 +261,6 @@ def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
             f"how large can a count be? give --sensor ({', '.join(SENSOR_NAMES)}), and --bits or "
             f"--peak for none"
         )
-    bands = len(scene.ms)
     sensor = get_sensor(name, bands, bits=flags.bits, peak=flags.peak)
     method = create_method(flags.method, bands=bands, **method_options(flags.method, "full"))
     if flags.weights is not None:
@@ -174,7 +269,7 @@ def _method(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     return method, sensor
 
 
-def _trained(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
+def _trained(flags: Flags, name: str, bands: int, ratio: int) -> tuple[FusionMethod, Sensor]:
     """Return a trained denoiser or deep method as a method, and the sensor of the scene."""
     from bench.cells.experiments import denoisers, trained_methods
     from bench.data import load_dataset
@@ -183,10 +278,9 @@ def _trained(flags: Flags, scene: Scene) -> tuple[FusionMethod, Sensor]:
     from bench.running import Desk
 
     dataset = load_dataset(flags.dataset, sensor=flags.sensor)
-    bands, ratio = len(scene.ms), scene.pan.shape[1] // scene.ms.shape[1]
     if (bands, ratio) != (dataset.sensor.bands, dataset.ratio):
         raise UsageError(
-            f"{scene.name} has {bands} bands and ratio {ratio}; a network trained on "
+            f"{name} has {bands} bands and ratio {ratio}; a network trained on "
             f"{dataset.name} takes {dataset.sensor.bands} bands and ratio {dataset.ratio}"
         )
     sensor = dataset.sensor

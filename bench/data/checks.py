@@ -13,7 +13,15 @@ from torch import Tensor
 
 from bench.config import UsageError
 
-__all__ = ["ORDERED", "ArrayCheck", "check_counts", "check_order", "check_scales", "check_together"]
+__all__ = [
+    "ORDERED",
+    "ArrayCheck",
+    "check_counts",
+    "check_order",
+    "check_range",
+    "check_scales",
+    "check_together",
+]
 
 log = logging.getLogger(__name__)
 
@@ -181,14 +189,26 @@ def check_counts(images: Mapping[str, np.ndarray | None], peak: float) -> None:
         if image is None:
             continue
         low, high = float(image.min()), float(image.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise UsageError(f"{name} has NaN or infinite values; expected counts")
-        expected = f"{name} ranges from {low:g} to {high:g}; expected counts from 0 to {peak:g}"
-        if low < 0 or high > peak:
-            raise UsageError(
-                f"{expected}: --bits or --peak says what the largest can be, or --sensor"
-            )
-        if high <= _UNIT_LIMIT and high < peak / 100 and bool((image != np.rint(image)).any()):
-            raise UsageError(f"{expected}, no fractions of 1: for images in unit scale --peak 1")
-        if low == high:
-            log.warning("%s is %g everywhere", name, low)
+        whole = high > _UNIT_LIMIT or bool((image == np.rint(image)).all())
+        check_range(name, low, high, whole, peak)
+
+
+def check_range(name: str, low: float, high: float, whole: bool, peak: float) -> None:
+    """Check what is known of an image's counts, as :func:`check_counts`.
+
+    Args:
+        name: what messages call the image.
+        low: least count.
+        high: largest.
+        whole: whether all counts are whole numbers.
+        peak: largest count there can be.
+    """
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UsageError(f"{name} has NaN or infinite values; expected counts")
+    expected = f"{name} ranges from {low:g} to {high:g}; expected counts from 0 to {peak:g}"
+    if low < 0 or high > peak:
+        raise UsageError(f"{expected}: --bits or --peak says what the largest can be, or --sensor")
+    if high <= _UNIT_LIMIT and high < peak / 100 and not whole:
+        raise UsageError(f"{expected}, no fractions of 1: for images in unit scale --peak 1")
+    if low == high:
+        log.warning("%s is %g everywhere", name, low)

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +23,7 @@ from bench.data.hdf5 import find_array, list_arrays, open_hdf5
 from bench.data.matlab import mat_arrays, read_mat
 from bench.data.scenes import HDF5, TIFF
 
-__all__ = ["check_fused_path", "read_fused", "write_fused"]
+__all__ = ["check_fused_path", "read_fused", "tiff_options", "write_fused"]
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +91,7 @@ def write_fused(
     suffix = path.suffix.lower()
     with replacing(path) as partial, partial.open("wb") as file:
         if suffix in TIFF:
-            tags = geotiff_tags(placed_as) if placed_as and placed_as.suffix.lower() in TIFF else []
-            if nodata is not None:
-                tags = [tag for tag in tags if tag[0] != NODATA_TAG]
-                tags.append((NODATA_TAG, "s", 0, f"{nodata:g}", True))
-            if band_names:
-                tags.append((METADATA_TAG, "s", 0, gdal_metadata(band_names), True))
-            layout = {} if len(image) == 1 else {"planarconfig": "separate"}
-            tifffile.imwrite(
-                file, image, photometric="minisblack", metadata=None, extratags=tags, **layout
-            )
+            tifffile.imwrite(file, image, **tiff_options(len(image), placed_as, band_names, nodata))
         elif suffix in HDF5:
             # Through memory: on a full disk HDF5 fails on closing and takes the process with it.
             memory = io.BytesIO()
@@ -112,6 +104,20 @@ def write_fused(
             scipy.io.savemat(file, {"fused": image.transpose(1, 2, 0)})
         else:
             np.save(file, image)
+
+
+def tiff_options(
+    bands: int, placed_as: Path | None, band_names: Sequence[str], nodata: float | None
+) -> dict[str, Any]:
+    """Return how ``tifffile.imwrite`` is to write a fused image; arguments as of write_fused."""
+    tags = geotiff_tags(placed_as) if placed_as and placed_as.suffix.lower() in TIFF else []
+    if nodata is not None:
+        tags = [tag for tag in tags if tag[0] != NODATA_TAG]
+        tags.append((NODATA_TAG, "s", 0, f"{nodata:g}", True))
+    if band_names:
+        tags.append((METADATA_TAG, "s", 0, gdal_metadata(band_names), True))
+    layout = {} if bands == 1 else {"planarconfig": "separate"}
+    return {"photometric": "minisblack", "metadata": None, "extratags": tags, **layout}
 
 
 def check_fused_path(path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
@@ -21,14 +22,21 @@ from bench.config import UsageError
 from bench.data.boundary import check_declared, reading
 from bench.data.placement import Place, affine_of_tags, system_of_tags
 
+if TYPE_CHECKING:
+    import rasterio
+
 __all__ = [
     "METADATA_TAG",
     "NODATA_TAG",
+    "Header",
     "Raster",
+    "blank_of",
+    "gdal_header",
     "gdal_metadata",
     "geotiff_tags",
     "nodata_mask",
     "read_geotiff",
+    "tiff_header",
 ]
 
 NODATA_TAG = 42113
@@ -108,42 +116,81 @@ def _some(mask: np.ndarray | None) -> np.ndarray | None:
 
 def _by_tifffile(path: Path) -> Raster:
     with tifffile.TiffFile(path) as tiff:
-        pages = [tiff.pages[index] for index in range(len(tiff.pages))]
-        images = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)]
-        masks = [page for page in pages if page.subfiletype & _MASK]
-        if not images:
-            raise UsageError(f"{path} holds masks and overviews only; expected an image")
-        first = images[0]
-        if len({(page.shape, page.dtype) for page in images}) > 1:
-            raise UsageError(
-                f"{path} holds {len(images)} images of several sizes or types; expected one"
-            )
-        if len(images) > 1 and first.samplesperpixel > 1:
-            raise UsageError(f"{path} holds {len(images)} images; expected one")
-        if tiff.series[0].size != len(images) * first.size:
-            raise UsageError(f"{path} holds a stack in no TIFF order; expected one image")
-        for page in images:
-            _check_page(page, path, path.stat().st_size, len(images))
+        header = tiff_header(tiff, path)
         # Many pages of one sample each: the bands of one image.
-        values = np.concatenate([_bands_first(page) for page in images])
-        tags = first.tags
-        alpha = _alpha(first)
-        bands = [index for index in range(len(values)) if index not in alpha]
-        declared = tags.valueof(NODATA_TAG)
-        names, scales = _metadata(tags.valueof(METADATA_TAG))
-        _check_scales([{**_SCALES, **scales.get(index, {})} for index in bands], path)
-        keys = tags.valueof(_KEYS_TAG)
-        affine = affine_of_tags(*map(tags.valueof, _PLACE_TAGS), keys)
-        blank = _blank(values[alpha], path)
-        for page in masks:
-            blank = _either(blank, page.asarray() == 0 if page.shape == first.shape[-2:] else None)
+        values = np.concatenate([_bands_first(page) for page in header.images])
+        blank = blank_of(values[header.alpha], path)
+        for page in header.masks:
+            blank = _either(blank, page.asarray() == 0)
     raster = Raster(
-        values[bands],
-        nodata_value=None if declared is None else float(str(declared).strip(" \0")),
-        band_names=_names({bands.index(i): n for i, n in names.items() if i in bands}, len(bands)),
-        place=None if affine is None else Place(affine, system_of_tags(keys)),
+        values[header.bands],
+        nodata_value=header.nodata_value,
+        band_names=header.band_names,
+        place=header.place,
     )
     return _with_mask(raster, blank, path)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its image, apart from the pixels; bands count from 0."""
+
+    size: tuple[int, int]
+    """(H, W)."""
+    dtype: np.dtype
+    bands: list[int]
+    alpha: list[int]
+    nodata_value: float | None
+    band_names: tuple[str, ...] | None
+    place: Place | None
+    images: Sequence[tifffile.TiffPage] = ()
+    """Pages that hold the bands, where tifffile reads them; and those of masks."""
+    masks: Sequence[tifffile.TiffPage] = ()
+    masked: bool = False
+    """Whether GDAL has a mask of all bands."""
+
+
+def tiff_header(tiff: tifffile.TiffFile, path: Path) -> Header:
+    """Read and check what tifffile finds beside the pixels.
+
+    Raises:
+        UsageError: what is not understood.
+    """
+    pages = [tiff.pages[index] for index in range(len(tiff.pages))]
+    images = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)]
+    if not images:
+        raise UsageError(f"{path} holds masks and overviews only; expected an image")
+    first = images[0]
+    if len({(page.shape, page.dtype) for page in images}) > 1:
+        raise UsageError(
+            f"{path} holds {len(images)} images of several sizes or types; expected one"
+        )
+    if len(images) > 1 and first.samplesperpixel > 1:
+        raise UsageError(f"{path} holds {len(images)} images; expected one")
+    if tiff.series[0].size != len(images) * first.size:
+        raise UsageError(f"{path} holds a stack in no TIFF order; expected one image")
+    for page in images:
+        _check_page(page, path, path.stat().st_size, len(images))
+    size = first.imagelength, first.imagewidth
+    tags = first.tags
+    alpha = _alpha(first)
+    bands = [i for i in range(len(images) * first.samplesperpixel) if i not in alpha]
+    declared = tags.valueof(NODATA_TAG)
+    names, scales = _metadata(tags.valueof(METADATA_TAG))
+    _check_scales([{**_SCALES, **scales.get(index, {})} for index in bands], path)
+    keys = tags.valueof(_KEYS_TAG)
+    affine = affine_of_tags(*map(tags.valueof, _PLACE_TAGS), keys)
+    return Header(
+        size,
+        first.dtype,
+        bands,
+        alpha,
+        None if declared is None else float(str(declared).strip(" \0")),
+        _names({bands.index(i): n for i, n in names.items() if i in bands}, len(bands)),
+        None if affine is None else Place(affine, system_of_tags(keys)),
+        images,
+        [p for p in pages if p.subfiletype & _MASK and (p.imagelength, p.imagewidth) == size],
+    )
 
 
 def _check_page(page: tifffile.TiffPage, path: Path, stored: int, count: int) -> None:
@@ -210,7 +257,7 @@ def _check_scales(scales: Iterable[object], path: Path) -> None:
         )
 
 
-def _blank(alpha: np.ndarray, path: Path) -> np.ndarray | None:
+def blank_of(alpha: np.ndarray, path: Path) -> np.ndarray | None:
     """Return where alpha says that there is nothing."""
     for band in alpha:
         if ((band != 0) & (band != band.max())).any():
@@ -239,36 +286,57 @@ def _with_mask(raster: Raster, blank: np.ndarray | None, path: Path) -> Raster:
 def _by_rasterio(path: Path) -> Raster | None:
     """Return what GDAL makes of the file, or None where it would take the first of many pages."""
     import rasterio
-    from rasterio.enums import ColorInterp
 
     with rasterio.open(path, driver="GTiff") as source:
-        if source.subdatasets:
+        header = gdal_header(source, path)
+        if header is None:
             return None
-        size = 8 * source.count * source.width * source.height
-        check_declared(path, "the image", size, path.stat().st_size)
-        kinds: list[ColorInterp] = list(source.colorinterp)
-        if ColorInterp.palette in kinds:
-            raise UsageError(f"{path} has photometric PALETTE; expected counts")
-        if any(np.dtype(kind).kind not in "uif" for kind in source.dtypes):
-            raise UsageError(f"{path} holds {source.dtypes[0]}; expected numbers")
-        bands = [i for i, kind in enumerate(kinds, 1) if kind != ColorInterp.alpha]
-        alpha = [i for i, kind in enumerate(kinds, 1) if kind == ColorInterp.alpha]
-        blank = _blank(source.read(alpha), path) if alpha else None
-        if rasterio.enums.MaskFlags.per_dataset in source.mask_flag_enums[0] and not alpha:
+        blank = None
+        if header.alpha:
+            blank = blank_of(source.read([band + 1 for band in header.alpha]), path)
+        elif header.masked:
             blank = source.dataset_mask() == 0
-        _check_scales(
-            [{"scale": source.scales[i - 1], "offset": source.offsets[i - 1]} for i in bands], path
-        )
-        known = source.crs or not source.transform.is_identity
-        epsg = source.crs.to_epsg() if source.crs else None
+        bands = [band + 1 for band in header.bands]
         raster = Raster(
             source.read(bands) if bands else np.empty((0, 1, 1)),
-            nodata_value=source.nodata,
-            band_names=_names(
-                {k: source.descriptions[i - 1] or "" for k, i in enumerate(bands)}, len(bands)
-            ),
-            place=Place(tuple(source.transform)[:6], f"EPSG:{epsg}" if epsg else None)
-            if known and not source.gcps[0]
-            else None,
+            nodata_value=header.nodata_value,
+            band_names=header.band_names,
+            place=header.place,
         )
     return _with_mask(raster, blank, path)
+
+
+def gdal_header(source: rasterio.DatasetReader, path: Path) -> Header | None:
+    """Read and check what GDAL finds beside the pixels; None where there are many pages.
+
+    Raises:
+        UsageError: what is not understood.
+    """
+    from rasterio.enums import ColorInterp, MaskFlags
+
+    if source.subdatasets:
+        return None
+    size = 8 * source.count * source.width * source.height
+    check_declared(path, "the image", size, path.stat().st_size)
+    kinds: list[ColorInterp] = list(source.colorinterp)
+    if ColorInterp.palette in kinds:
+        raise UsageError(f"{path} has photometric PALETTE; expected counts")
+    if any(np.dtype(kind).kind not in "uif" for kind in source.dtypes):
+        raise UsageError(f"{path} holds {source.dtypes[0]}; expected numbers")
+    bands = [i for i, kind in enumerate(kinds) if kind != ColorInterp.alpha]
+    alpha = [i for i, kind in enumerate(kinds) if kind == ColorInterp.alpha]
+    _check_scales([{"scale": source.scales[i], "offset": source.offsets[i]} for i in bands], path)
+    known = source.crs or not source.transform.is_identity
+    epsg = source.crs.to_epsg() if source.crs else None
+    return Header(
+        (source.height, source.width),
+        np.result_type(*source.dtypes),
+        bands,
+        alpha,
+        source.nodata,
+        _names({k: source.descriptions[i] or "" for k, i in enumerate(bands)}, len(bands)),
+        Place(tuple(source.transform)[:6], f"EPSG:{epsg}" if epsg else None)
+        if known and not source.gcps[0]
+        else None,
+        masked=MaskFlags.per_dataset in source.mask_flag_enums[0],
+    )

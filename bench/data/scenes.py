@@ -19,7 +19,7 @@ from bench.data.hdf5 import ArrayDigest, attributes, find_array, is_hdf5, list_a
 from bench.data.matlab import mat_arrays, read_mat
 from bench.data.placement import Place, check_aligned
 
-__all__ = ["HDF5", "TIFF", "Scene", "pick_bands", "read_scenes"]
+__all__ = ["HDF5", "TIFF", "Scene", "pick_bands", "read_scenes", "shared_size"]
 
 TIFF = (".tif", ".tiff")
 HDF5 = (".h5", ".hdf5")
@@ -177,15 +177,7 @@ def _scene(name: str, ms: _Image, pan: _Image | None) -> Scene:
         nodata = _masked(ms, bands)
         filled = _fill(bands, nodata, ms)
         return Scene(name, filled, None, ms.band_names, attributes, nodata, _declared(ms))
-    (h, w), (rows, columns) = bands.shape[1:], gray.shape[1:]
-    if not fits((h, w), (rows, columns)):
-        ratio = whole_ratio(h, rows)
-        raise UsageError(
-            f"{pan}: PAN of {rows}x{columns} is no whole multiple of MS of {h}x{w}; expected "
-            f"about {ratio * h}x{ratio * w}"
-        )
-    ratio = whole_ratio(h, rows)
-    h, w = min(h, rows // ratio), min(w, columns // ratio)
+    (h, w), ratio = shared_size(bands.shape[1:], gray.shape[1:], str(pan))
     check_aligned(ms.place, pan.place, (h, w), ratio, str(pan), str(ms))
     bands, gray = bands[:, :h, :w], gray[:, : ratio * h, : ratio * w]
     low, high = _masked(ms, bands), _masked(pan, gray)
@@ -195,6 +187,29 @@ def _scene(name: str, ms: _Image, pan: _Image | None) -> Scene:
     nodata = low if high is None else high if low is None else low | high
     value = _declared(ms) if _declared(pan) is None else _declared(pan)
     return Scene(name, bands, gray, ms.band_names, attributes, nodata, value)
+
+
+def shared_size(
+    ms: tuple[int, int], pan: tuple[int, int], name: str
+) -> tuple[tuple[int, int], int]:
+    """Return rows and columns of MS that PAN covers, and the ratio.
+
+    Args:
+        ms: rows and columns.
+        pan: rows and columns.
+        name: what messages call PAN.
+
+    Raises:
+        UsageError: no whole ratio.
+    """
+    (h, w), (rows, columns) = ms, pan
+    ratio = whole_ratio(h, rows)
+    if not fits((h, w), (rows, columns)):
+        raise UsageError(
+            f"{name}: PAN of {rows}x{columns} is no whole multiple of MS of {h}x{w}; expected "
+            f"about {ratio * h}x{ratio * w}"
+        )
+    return (min(h, rows // ratio), min(w, columns // ratio)), ratio
 
 
 def _declared(image: _Image) -> float | None:
