@@ -1,8 +1,8 @@
 """A TIFF file that is filled window by window, and goes on where a killed process stopped.
 
 Next to the file to be stand, under hidden names, the unfinished image and a journal of what of it
-is done. A window is entered into the journal with the checksum of its pixels after they were synced
-to the disk; what is not in the journal, or does not match it, is made again.
+is done. A window is entered into the journal with the checksum of its pixels; whatever stopped the
+process or the machine, a window that is not there or does not match its checksum is made again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class WindowFile:
     """An unfinished file; see :func:`filling`.
 
     Attributes:
-        done: windows whose pixels are on the disk.
+        done: windows whose pixels are in the file.
         found: what :meth:`keep` was given for the file, maybe by an earlier process; else None.
     """
 
@@ -58,7 +58,7 @@ class WindowFile:
         self._enter({"found": found})
 
     def write(self, index: int, pixels: np.ndarray) -> None:
-        """Write the pixels (C, h, w) of a window; on the disk when this returns."""
+        """Write the pixels (C, h, w) of a window."""
         pixels = np.ascontiguousarray(pixels, self._dtype)
         for start, line in zip(
             self._lines(index), pixels.reshape(-1, pixels.shape[-1]), strict=True
@@ -66,7 +66,6 @@ class WindowFile:
             self._image.seek(start)
             self._image.write(line.tobytes())
         self._image.flush()
-        os.fsync(self._image.fileno())
         self._enter({"window": index, "crc32": zlib.crc32(pixels.tobytes())})
         self.done.add(index)
 
@@ -98,7 +97,6 @@ class WindowFile:
     def _enter(self, entry: dict[str, Any]) -> None:
         self._journal.write(json.dumps(entry).encode() + b"\n")
         self._journal.flush()
-        os.fsync(self._journal.fileno())
 
 
 @contextmanager
@@ -162,6 +160,8 @@ def filling(
             file = WindowFile(image, offset, shape, dtype, windows)
             file.resume(entries, log)
             yield file
+            image.flush()
+            os.fsync(image.fileno())
         unfinished.replace(path)
         for leftover in (journal, lock):
             with suppress(OSError):

@@ -39,6 +39,7 @@ __all__ = [
     "Fit",
     "MemoryReport",
     "MemoryUse",
+    "ResidentPeak",
     "format_bytes",
     "largest_fit",
     "parse_bytes",
@@ -174,7 +175,7 @@ def _measure_cpu(
         for _ in range(warmup):
             workload.step()
         gc.collect()
-        with _ResidentPeak() as peak:
+        with ResidentPeak() as peak:
             workload.step()
         process = peak.bytes - baseline
         activations, parts = _saved_bytes(workload), _parts(workload)
@@ -237,10 +238,15 @@ def _give_back() -> None:
         return
 
 
-class _ResidentPeak:
-    """Peak resident size of this process inside a ``with`` block."""
+class ResidentPeak:
+    """Peak resident size of this process inside a ``with`` block.
 
-    def __enter__(self) -> _ResidentPeak:
+    Attributes:
+        bytes: the peak, after the block.
+        method: how it was taken.
+    """
+
+    def __enter__(self) -> ResidentPeak:
         self.bytes = 0
         self._stop = threading.Event()
         try:

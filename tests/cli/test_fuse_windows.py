@@ -173,7 +173,7 @@ def test_a_killed_process_loses_nothing(scene, tmp_path):
     out = tmp_path / "fused.tif"
     command = [
         sys.executable, str(ROOT / "bench" / "fuse.py"), "--ms", scene["ms"], "--pan",
-        scene["pan"], "--out", out, "--method", "mtf_glp_fs", "--sensor", "QB", "--window", "16",
+        scene["pan"], "--out", out, "--method", "mtf_glp_fs", "--sensor", "QB", "--window", "24",
     ]  # fmt: skip
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     journal, deadline = hidden(out, "jsonl"), time.monotonic() + 100
@@ -186,7 +186,7 @@ def test_a_killed_process_loses_nothing(scene, tmp_path):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "windows are done already" in done.stderr
-    whole = fuse(scene, tmp_path / "fresh.tif", method="mtf_glp_fs", window=16)
+    whole = fuse(scene, tmp_path / "fresh.tif", method="mtf_glp_fs", window=24)
     np.testing.assert_array_equal(tifffile.imread(out), whole)
 
 

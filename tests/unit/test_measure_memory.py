@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.config.errors import UsageError
 from bench.measure import MemoryReport, MemoryUse, Workload, largest_fit, memory, peak_memory
-from bench.measure.memory import _ResidentPeak, format_bytes, parse_bytes
+from bench.measure.memory import ResidentPeak, format_bytes, parse_bytes
 
 HERE = __file__
 MIB = 2**20
@@ -72,7 +72,7 @@ def test_without_proc_the_resident_size_is_sampled_and_the_method_says_so(monkey
         raise PermissionError
 
     monkeypatch.setattr(memory.Path, "write_text", refuse)
-    with _ResidentPeak() as peak:
+    with ResidentPeak() as peak:
         baseline = memory.psutil.Process().memory_info().rss
         block = torch.ones(50 * MIB)  # 200 MiB
         for _ in range(20):
