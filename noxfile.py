@@ -147,6 +147,13 @@ def efficiency(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def scenes(session: nox.Session) -> None:
+    """Peak memory of scenes fused from disk to disk, 1k to 16k pixels: half an hour."""
+    prepare(session)
+    session.run("python", "protocols/scenes.py", *session.posargs)
+
+
+@nox.session(default=False)
 def speed(session: nox.Session) -> None:
     """The spectral operator and the sampler beside neuraloperator and the plain loop; rows."""
     prepare(session, "test")

@@ -26,9 +26,11 @@ from bench.cells.training import (
 )
 from bench.config import EvaluationConfig, as_plain
 from bench.data import Dataset, Split
+from bench.fusion.diffusion import NOISE_BLOCK
 from bench.metrics import full_resolution, hqnr_map, reduced_resolution
 from bench.recipes import Recipe, discard, train_recipe
 from bench.recipes.base import Fuse, Part
+from bench.recipes.diffusion import DiffusionRecipe
 from bench.records import Row
 from bench.running import Cell, Context, Desk
 
@@ -82,6 +84,7 @@ def accuracy_cell(
             **recipe.identity(dataset.fingerprint),
             "evaluation": evaluation,
             "metrics_version": METRICS_VERSION,
+            **_noise(recipe, dataset),
         },
         fields=recipe_fields(recipe, dataset),
         config={**recipe_settings(recipe, dataset), **_measuring(evaluation)},
@@ -89,6 +92,15 @@ def accuracy_cell(
         estimate=partial(_seconds, recipe, dataset, desk, evaluation),
         forget=partial(discard, recipe, dataset.fingerprint, desk.checkpoints),
     )
+
+
+def _noise(recipe: Recipe, dataset: Dataset) -> dict[str, int]:
+    """Return what tells sampled images larger than a block of noise from those of one draw.
+
+    Such images were once given one draw, too; smaller ones still are, and their rows stand.
+    """
+    sampled = isinstance(recipe, DiffusionRecipe) and dataset.largest_side > NOISE_BLOCK
+    return {"noise_block": NOISE_BLOCK} if sampled else {}
 
 
 def images_cell(

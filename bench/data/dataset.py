@@ -143,6 +143,17 @@ class Dataset:
         return {name: areas for name, areas in found.items() if areas is not None}
 
     @cached_property
+    def largest_side(self) -> int:
+        """Longest side of the test images, PAN pixels; 0 without any."""
+        sides = [0]
+        for split in TEST_SPLITS:
+            if split in self.splits:
+                path = self._files[split]
+                with reading(path, "data set"), open_hdf5(path) as file:
+                    sides += arrays_of(file, split, path)["pan"].shape[-2:]
+        return max(sides)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hash that is equal for equal data: of every value that was or will be read.
 

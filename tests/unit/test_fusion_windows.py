@@ -175,3 +175,16 @@ def test_noise_of_images_up_to_a_block_is_one_draw():
     seed = derive_seed(5, "sampling", "a", 0)
     one = torch.randn(4, 120, 136, generator=torch.Generator().manual_seed(seed))
     assert torch.equal(drawn[0][0], one)
+
+
+def test_seams_of_a_sampler_without_tiles(monkeypatch):
+    """A network that sees 10 pixels around, sampled whole and in tiles that share 40."""
+    monkeypatch.setattr("bench.fusion.diffusion._WHOLE_TILE", 96)
+    ms, pan = scene(4, (128, 160), 4)
+    sensor = get_sensor("none", 4)
+    process = Diffusion(DiffusionConfig(target="x0", residual_scale=5.0, timesteps=100))
+    method = DiffusionFusion(denoiser("convnext"), process, SamplerConfig(steps=10, tile=None))
+    whole = method.fuse(ms[None], pan[None], sensor)[0]
+    assert (whole - upsample(ms, 4)).abs().mean() > 1e-2
+    windows = by_windows(method, parts(ms, pan, 4, sensor), 64)
+    assert 0 < (windows - whole).abs().max() < 1e-3 * (whole.max() - whole.min())
