@@ -89,7 +89,7 @@ class SampledDenoiser(nn.Module):
     @property
     def reach(self) -> int:
         """Pixels beyond which :meth:`conditions` sees nothing."""
-        return 0
+        return self.inputs.reach
 
     @classmethod
     def of(cls, network: nn.Module) -> SampledDenoiser:

@@ -19,10 +19,12 @@ class Inputs(NamedTuple):
     Attributes:
         channels: its number of channels, given s, the image's bands.
         build: lms (B, s, H, W), pan (B, 1, H, W) -> (B, channels, H, W).
+        reach: pixels beyond which it sees nothing; its grids start at even pixels.
     """
 
     channels: Callable[[int], int]
     build: Callable[[Tensor, Tensor], Tensor]
+    reach: int = 0
 
 
 def _images(lms: Tensor, pan: Tensor) -> Tensor:
@@ -31,6 +33,6 @@ def _images(lms: Tensor, pan: Tensor) -> Tensor:
 
 INPUTS: dict[str, Inputs] = {
     "images": Inputs(lambda bands: bands + 1, _images),
-    "wavelets": Inputs(lambda bands: 2 * bands + 4, ddif_condition),
+    "wavelets": Inputs(lambda bands: 2 * bands + 4, ddif_condition, reach=3),
 }
 """By what ``ExperimentConfig.condition`` calls them."""

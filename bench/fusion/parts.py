@@ -44,9 +44,12 @@ class SceneParts:
         )
 
     def surroundings(self, box: Box, reach: int) -> Box:
-        """Return the box with at least ``reach`` PAN pixels around it, on the MS grid's lines."""
-        wide = box.grown(reach).within(self.size)
-        return wide.shrunk(self.ratio).enlarged(self.ratio)
+        """Return the box with at least ``reach`` PAN pixels around it, where the image has them.
+
+        It starts at even pixels, as wavelets do, on the lines of the MS grid.
+        """
+        step = self.ratio if self.ratio % 2 == 0 else 2 * self.ratio
+        return box.grown(reach).within(self.size).shrunk(step).enlarged(step).within(self.size)
 
 
 class WindowedMethod(Protocol):

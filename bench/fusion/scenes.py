@@ -89,7 +89,7 @@ def fuse_in_windows(
             for index, box in enumerate(windows):
                 if index in file.done:
                     continue
-                pixels = (method.fuse_window(parts, box, fit) * sensor.peak).numpy()
+                pixels = (method.fuse_box(parts, box, fit) * sensor.peak).numpy()
                 if not np.isfinite(pixels).all():
                     count = np.sum(~np.isfinite(pixels))
                     raise BenchError(f"{method.name} left {count} values not finite")

@@ -112,7 +112,7 @@ def test_large_scenes_take_windows_by_themselves(scene, tmp_path, monkeypatch):
 def stop_after(monkeypatch, count):
     """Have the method stop, as by Ctrl-C, when it has fused so many windows; return what it did."""
     fused = []
-    original = GSA.fuse_window
+    original = GSA.fuse_box
 
     def counted(self, scene, box, fit):
         if len(fused) == count:
@@ -120,7 +120,7 @@ def stop_after(monkeypatch, count):
         fused.append(box)
         return original(self, scene, box, fit)
 
-    monkeypatch.setattr(GSA, "fuse_window", counted)
+    monkeypatch.setattr(GSA, "fuse_box", counted)
     return fused
 
 
