@@ -176,14 +176,14 @@ def test_a_killed_process_loses_nothing(scene, tmp_path):
         scene["pan"], "--out", out, "--method", "mtf_glp_fs", "--sensor", "QB", "--window", "24",
     ]  # fmt: skip
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
-    journal, deadline = hidden(out, "jsonl"), time.monotonic() + 100
+    journal, deadline = hidden(out, "jsonl"), time.monotonic() + 140
     while not (journal.exists() and journal.read_bytes().count(b"crc32") > 5):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=140)
     assert done.returncode == 0, done.stderr
     assert "windows are done already" in done.stderr
     whole = fuse(scene, tmp_path / "fresh.tif", method="mtf_glp_fs", window=24)
