@@ -107,25 +107,25 @@ def export_onnx(
         UsageError: an operator that ONNX does not have.
     """
     _require_packages()
-    program, why = None, "asked for at one size"
+    why = "asked for at one size"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), spectral_form(module, "dft"), _quiet():
         module(*inputs.values())  # fills what is computed once per size, outside of the graph
         if multiple is not None:
             try:
-                program, why = _traced(module, inputs, multiple), ""
+                _write(module, inputs, multiple, path)
+                why = _amiss_elsewhere(module, inputs, path)
             except Exception as error:  # torch.export raises many kinds
                 why = f"its layers are built for one size ({_first_line(error)})"
                 _log.debug("export of any size", exc_info=True)
-        any_size = program is not None
-        try:
-            program = program or _traced(module, inputs, None)
-            exported = torch.onnx.export(program, dynamo=True, verbose=False)
-        except Exception as error:
-            raise UsageError(f"cannot be exported to ONNX: {_first_line(error)}") from error
-        path.parent.mkdir(parents=True, exist_ok=True)
-        exported.save(path)
+        if why:
+            try:
+                _write(module, inputs, None, path)
+            except Exception as error:
+                path.unlink(missing_ok=True)
+                raise UsageError(f"cannot be exported to ONNX: {_first_line(error)}") from error
     found = load_onnx(path).get_inputs()
-    return Graph(path, {one.name: list(one.shape) for one in found}, any_size, why)
+    return Graph(path, {one.name: list(one.shape) for one in found}, not why, why)
 
 
 def load_onnx(path: Path, threads: int = 1) -> OnnxSession:
@@ -166,9 +166,9 @@ class OnnxSession:
         return torch.from_numpy(self._session.run(None, feeds)[0])
 
 
-def _traced(
-    module: nn.Module, inputs: Mapping[str, Tensor], multiple: int | None
-) -> torch.export.ExportedProgram:
+def _write(
+    module: nn.Module, inputs: Mapping[str, Tensor], multiple: int | None, path: Path
+) -> None:
     shapes = None
     if multiple is not None:
         sides = {
@@ -180,7 +180,22 @@ def _traced(
             {x.ndim + axis: side for axis, side in sides.items()} if x.ndim > 1 else {}
             for x in inputs.values()
         )
-    return torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+    tensors = tuple(inputs.values())
+    program = torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
+    torch.onnx.export(program, dynamo=True, verbose=False).save(path)
+
+
+def _amiss_elsewhere(module: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> str:
+    """Return why a graph of any size is none: a size may have become a constant of it."""
+    wider = [x.repeat(*[1] * (x.ndim - 2), 2, 3) if x.ndim > 1 else x for x in inputs.values()]
+    try:
+        found = load_onnx(path)(*wider)
+    except Exception as error:  # onnxruntime has its own
+        return f"its layers are built for one size ({_first_line(error)})"
+    difference = float((found - module(*wider)).abs().max())
+    return (
+        "" if difference < 1e-3 else f"its layers are built for one size (off by {difference:.1g})"
+    )
 
 
 def _require_packages() -> None:

@@ -192,7 +192,7 @@ def test_more_modes_than_half_the_patch_are_refused_in_one_line(data, home):
         ({"backbone": ("conv_unet",), "override": ()}, UsageError, "'conv_unet' 'modes'"),
         ({"override": ("step=3",)}, UsageError, "did you mean 'steps'"),
         ({"device": "cuda:77"}, MissingError, "cuda:77"),
-        ({"backbone_module": Path("none.py")}, MissingError, "no backbone module at none.py"),
+        ({"backbone_module": ("none.py",)}, MissingError, "no backbone module at none.py"),
         ({"dataset": "nowhere"}, MissingError, "'nowhere' does not exist"),
     ],
 )
