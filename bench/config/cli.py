@@ -16,6 +16,7 @@ from backbones.names import MissingExtraError, UnknownNameError, nearest
 from bench.config.allocator import keep_freed_memory
 from bench.config.errors import BenchError, ExitCode, UsageError
 from bench.config.exhaustion import is_out_of_memory
+from bench.config.shards import Shard
 
 __all__ = ["CommonFlags", "RunFlags", "prepare_process", "run_command"]
 
@@ -41,6 +42,9 @@ class RunFlags:
     """Cells at once, each in a process of its own with its share of the threads; what measures
     time still runs alone. By default one for each core in studies that train many small networks
     on a CPU (not with smoke), else one."""
+    shard: str | None = None
+    """i/n: part i of n of the grid, into a folder of its own (shard-i-of-n below --out), for
+    machines that share no folder, or one without locks. bench/merge.py puts them together."""
     log: tuple[Literal["tensorboard", "trackio"], ...] = ()
     """Also write training curves and rows there as they come; packages of their own, both local."""
     json: bool = False
@@ -52,7 +56,8 @@ class RunFlags:
         """Refuse numbers that no command could mean, before any work.
 
         Raises:
-            UsageError: a count below one, a seed below zero, a duration that is not positive.
+            UsageError: a count below one, a seed below zero, a duration that is not positive, a
+                shard that is none.
         """
         for name, value in vars(self).items():
             least = 0 if name == "seed" else 1
@@ -64,6 +69,8 @@ class RunFlags:
                     raise UsageError(f"{flag} = {number}: expected at least {least}")
                 if isinstance(number, float) and not number > 0:
                     raise UsageError(f"{flag} = {number:g}: expected more than 0")
+        if self.shard is not None:
+            Shard.parse(self.shard)
 
 
 @dataclass(frozen=True, kw_only=True)

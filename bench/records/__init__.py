@@ -10,6 +10,7 @@ from bench.records.frame import (
     to_frame,
 )
 from bench.records.lines import NONE, UNKNOWN, settings, short_name
+from bench.records.merging import Merged, merge_folders
 from bench.records.metric_specs import METRIC_SPECS, MetricSpec
 from bench.records.provenance import commit_words, machine_class
 from bench.records.schema import SCHEMA_VERSION, Row, data_dictionary, decode_row, encode_row
@@ -22,6 +23,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SCHEME_WORDS",
     "UNKNOWN",
+    "Merged",
     "MetricSpec",
     "Row",
     "RunFolder",
@@ -39,6 +41,7 @@ __all__ = [
     "load_runs",
     "load_views",
     "machine_class",
+    "merge_folders",
     "replace_file",
     "result_folders",
     "settings",

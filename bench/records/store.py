@@ -30,7 +30,7 @@ from bench.records.lines import complete
 from bench.records.migration import migrated
 from bench.records.schema import SCHEMA_VERSION, Row, decode_row, encode_row
 
-__all__ = ["RunFolder", "latest", "replace_file"]
+__all__ = ["OUTCOMES", "RunFolder", "encoded", "latest", "read_lines", "replace_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +183,28 @@ class RunFolder:
                 raise UsageError(f"{self.rows_path}:{number}: not a row: {error}") from error
         return complete(rows)
 
+    def cell_lines(self) -> dict[str, str]:
+        """Return the line that keeps the configuration of every cell, by id; of several the last.
+
+        Raises:
+            UsageError: as of :meth:`cells`.
+        """
+        self.cells()  # refuses what is no cell
+        records = zip(_records(self.cells_path), read_lines(self.cells_path), strict=True)
+        return {record["cell_id"]: line for (_, record), line in records}
+
+    def replace(self, cells: Iterable[str], rows: Iterable[str]) -> None:
+        """Put other lines, of cells and of rows, in place of all that the folder has.
+
+        Args:
+            cells: as of :meth:`cell_lines`, without line ends.
+            rows: likewise, see :func:`bench.records.encode_row`.
+        """
+        self.locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.locks / "rows.lock"):
+            for path, lines in ((self.cells_path, cells), (self.rows_path, rows)):
+                replace_file(path, encoded("".join(f"{line}\n" for line in lines)))
+
     def latest(self) -> list[Row]:
         """Return the rows that count (see :func:`latest`); none in a folder that is not there."""
         return latest(self.rows()) if self.rows_path.is_file() else []
@@ -245,6 +267,13 @@ def _split_torn(content: bytes) -> tuple[bytes, bytes]:
     """Split into complete lines and what follows the last line end (a write cut short)."""
     end = content.rfind(b"\n") + 1
     return content[:end], content[end:]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the complete lines of a JSON-lines file, as they are."""
+    if not path.is_file():
+        return []
+    return _split_torn(path.read_bytes())[0].decode("utf-8", "surrogateescape").split("\n")[:-1]
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -14,6 +14,7 @@ from bench.config import (
     ExperimentConfig,
     MissingError,
     RunFlags,
+    Shard,
     UsageError,
     apply_overrides,
     experiment_preset,
@@ -45,7 +46,17 @@ class Desk:
 
     @cached_property
     def folder(self) -> Path:
-        """``--out``, or the folder the same flags always lead to."""
+        """``--out``, or the folder the same flags always lead to; of a shard, one inside it."""
+        return self.whole if self.shard is None else self.whole / self.shard.name
+
+    @cached_property
+    def shard(self) -> Shard | None:
+        """The part of the grid that the flags ask for; None: all of it."""
+        return None if self.flags.shard is None else Shard.parse(self.flags.shard)
+
+    @cached_property
+    def whole(self) -> Path:
+        """The folder of the whole grid, which shards lie in."""
         if self.flags.out is not None:
             return self.flags.out
         name = getattr(self.flags, "dataset", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from bench.running.cells import Cell
 
 __all__ = ["Study", "run_study"]
+
+_log = logging.getLogger(__name__)
 
 _MEMORY_OF_A_JOB = 3 * 2**30
 """Bytes that a process with one training of the shipped sample takes, and some to spare."""
@@ -85,6 +88,13 @@ def run_study(study: Study, flags: RunFlags) -> ExitCode:
     cells = list({cell.cell_id: cell for cell in _cells(study, flags, desk)}.values())
     if not cells:
         raise UsageError(f"nothing to run: {_empty(flags) or 'the flags'} need a value each")
+    if desk.shard is not None:
+        # What measures time comes from one machine, all of it.
+        whole, alone = len(cells), (lambda cell: cell.company != "any")
+        cells = desk.shard.deal(cells, lambda cell: cell.cell_id, alone)
+        _log.info("shard %s: %d of %d cells", flags.shard, len(cells), whole)
+        if not cells:
+            return ExitCode.OK
     desk.device  # noqa: B018 - one that is not there ends it here
     view = study.shown(flags, desk)
     code = run_cells(
