@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import psutil
 
 from bench.config.errors import BenchError, MissingError
 
-__all__ = ["replacing", "writing"]
+__all__ = ["drop_partials", "replacing", "writing"]
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
             yield partial
             with partial.open("rb+") as file:
@@ -56,10 +57,22 @@ def replacing(path: Path) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
 
 
+def drop_partials(path: Path) -> None:
+    """Remove what all others have begun to write in place of ``path``: theirs comes to nothing."""
+    for other, _ in _partials(path):
+        other.unlink(missing_ok=True)
+
+
 def _remove_stale(path: Path) -> None:
-    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part")
-    for other in path.parent.iterdir():
-        found = name.fullmatch(other.name)
-        if found and not psutil.pid_exists(int(found[1])):
+    for other, pid in _partials(path):
+        if not psutil.pid_exists(pid):
             with suppress(OSError):
                 other.unlink()
+
+
+def _partials(path: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the temporary files for ``path``, and whose they are."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-[0-9a-f]+\.part")
+    for other in path.parent.iterdir():
+        if found := name.fullmatch(other.name):
+            yield other, int(found[1])

@@ -9,6 +9,7 @@ from bench.records.frame import (
     result_folders,
     to_frame,
 )
+from bench.records.leases import Lease, LostLeaseError, check_locks
 from bench.records.lines import NONE, UNKNOWN, settings, short_name
 from bench.records.merging import Merged, merge_folders
 from bench.records.metric_specs import METRIC_SPECS, MetricSpec
@@ -23,11 +24,14 @@ __all__ = [
     "SCHEMA_VERSION",
     "SCHEME_WORDS",
     "UNKNOWN",
+    "Lease",
+    "LostLeaseError",
     "Merged",
     "MetricSpec",
     "Row",
     "RunFolder",
     "View",
+    "check_locks",
     "commit_words",
     "data_dictionary",
     "decode_row",

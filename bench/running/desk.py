@@ -22,6 +22,7 @@ from bench.config import (
     results_home,
 )
 from bench.config.progress import Progress
+from bench.records import check_locks
 from bench.running.loggers import open_loggers
 
 if TYPE_CHECKING:
@@ -65,8 +66,20 @@ class Desk:
 
     @cached_property
     def checkpoints(self) -> Path:
-        """Trained weights, shared by all commands."""
-        return results_home() / "runs" / "checkpoints"
+        """Trained weights, shared by all commands; a shard's own where locks do not work."""
+        root = results_home() / "runs" / "checkpoints"
+        return root / self.shard.name if self.alone else root
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether this is a shard beside which others cannot train in one folder."""
+        if self.shard is None:
+            return False
+        try:
+            check_locks(results_home() / "runs" / "checkpoints")
+        except UsageError:
+            return True
+        return False
 
     @cached_property
     def device(self) -> torch.device:
