@@ -209,21 +209,23 @@ class _Run:
         if not self.fits(cell):
             return True
         with self.folder.claim(cell.cell_id) as lease:
-            if lease is not None:
-                self._settle(cell, lease, again)
+            if lease is not None and self._settled(cell, lease, again):
                 return True
         if not wait:
             _log.info("%s: another process has it", cell.title)
             return False
         _log.info("waiting for another process to finish: %s", cell.title)
-        with self.folder.claim(cell.cell_id, wait=True) as lease:
-            self._settle(cell, lease, again)
+        settled = False
+        while not settled:
+            with self.folder.claim(cell.cell_id, wait=True) as lease:
+                settled = self._settled(cell, lease, again)
         return True
 
-    def _settle(self, cell: Cell, lease: Lease, again: bool) -> None:
+    def _settled(self, cell: Cell, lease: Lease, again: bool) -> bool:
+        """Execute and record a cell, unless it is done; False when its lease was lost meanwhile."""
         # Another process may have finished it since this one looked.
         if not again and self.done(cell):
-            return
+            return True
         place = self._company.alone if cell.company == "none" else self._company.beside
         with place(cell.title):
             _log.info("%s", cell.title)
@@ -246,11 +248,12 @@ class _Run:
 
         if self.folder.append(rows, cell.config, unless=superseded):
             open_loggers(self._log, self.folder.path).rows(cell.title, rows)
-        else:
+        if lost:
             _log.warning(
                 "%s: another process took it over while this one stood still; rows left out",
                 cell.title,
             )
+        return not lost
 
     def _execute(self, cell: Cell) -> list[Row]:
         context = cell.context(self.folder.path, self.id, self._protocol, self._version)

@@ -65,7 +65,7 @@ ALONE = Ranks(0, 1)
 
 def ranks() -> Ranks:
     """Return the place of this process among those that :func:`group` joined; else alone."""
-    if not distributed.is_initialized():
+    if not (distributed.is_available() and distributed.is_initialized()):
         return ALONE
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 

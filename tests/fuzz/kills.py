@@ -167,7 +167,7 @@ def _disturbed(grid: Grid, place: Path, fault: str, after: float) -> int | None:
     """Run once with a fault ``after`` so many seconds; return the exit code."""
     process = grid.begin(place)
     time.sleep(after)
-    with suppress(ProcessLookupError):
+    with suppress(OSError, IndexError):  # it has ended already
         if fault == "full disk":
             resource.prlimit(process, resource.RLIMIT_FSIZE, (0, 0))
         elif fault == "no memory":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -194,7 +195,9 @@ def test_who_wakes_up_while_adding_rows_undoes_nothing(moment, tmp_path, monkeyp
     def other():
         if first.pop() if first else False:
             (folder.locks / "rows.lease").unlink()  # its time is over
-            RunFolder(tmp_path).append([row("other")])
+            process = threading.Thread(target=RunFolder(tmp_path).append, args=([row("other")],))
+            process.start()
+            process.join()
 
     def replace(path, content, check=lambda: None):
         if moment.endswith("there"):
