@@ -57,9 +57,9 @@ def test_a_job_that_is_stopped_lets_its_command_save_and_is_run_again(tmp_path):
     code = (
         "import signal, sys, time\n"
         f"marks = open({str(marks)!r}, 'a', buffering=1)\n"
-        "def stop(*_):\n    marks.write('saved ')\n    sys.exit(75)\n"
+        "def stop(*_):\n    marks.write('saved\\n')\n    sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
-        "marks.write('begun ')\n"
+        "marks.write('begun\\n')\n"
         "time.sleep(60)"
     )
     part = launching.Part([sys.executable, "-c", code])
@@ -82,7 +82,7 @@ def test_a_job_that_is_stopped_lets_its_command_save_and_is_run_again(tmp_path):
     finally:
         thread.join()
         signal.signal(signal.SIGUSR2, before)
-    assert marks.read_text() == "begun saved "
+    assert marks.read_text() == "begun\nsaved\n"
     (delayed,) = again
     assert delayed.function.command == part.command and delayed.function._process is None
 

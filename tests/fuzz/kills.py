@@ -44,6 +44,8 @@ FAULTS = ("SIGTERM", "SIGINT", "SIGKILL", "full disk", "no memory", "SIGSTOP")
 LEASE_S = 2.0
 _PATIENCE = 20.0
 """How many times longer than the undisturbed run the last one may take."""
+_HUNG = 8.0
+"""Likewise a disturbed one, before it counts as hung and is killed."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
                 # The first fault of each trial takes its turn, so that all get their share.
                 fault = FAULTS[number % len(FAULTS)] if not faults else rng.choice(FAULTS)
                 faults.append(fault)
-                codes.append(_disturbed(grid, place, fault, rng.uniform(0, 1.1) * seconds))
+                moment = rng.uniform(0, 1.1) * seconds
+                codes.append(_disturbed(grid, place, fault, moment, _HUNG * seconds + 10))
             began = time.monotonic()
             codes.append(_wait(grid.begin(place), _PATIENCE * seconds + 10))
             outcome = _judged(place, codes, wanted)
@@ -163,8 +166,8 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _disturbed(grid: Grid, place: Path, fault: str, after: float) -> int | None:
-    """Run once with a fault ``after`` so many seconds; return the exit code."""
+def _disturbed(grid: Grid, place: Path, fault: str, after: float, limit: float) -> int | None:
+    """Run once with a fault ``after`` so many seconds; return the exit code, None if it hung."""
     process = grid.begin(place)
     time.sleep(after)
     with suppress(OSError, IndexError):  # it has ended already
@@ -177,11 +180,11 @@ def _disturbed(grid: Grid, place: Path, fault: str, after: float) -> int | None:
         else:
             os.kill(process, getattr(signal, fault))
         if fault == "SIGSTOP":
-            code = _wait(grid.begin(place), 3600)
+            code = _wait(grid.begin(place), limit)
             os.kill(process, signal.SIGCONT)
-            woken = _wait(process, 3600)
+            woken = _wait(process, limit)
             return woken if code == ExitCode.OK else code
-    return _wait(process, 3600)
+    return _wait(process, limit)
 
 
 def _wait(process: int, limit: float) -> int | None:
@@ -266,9 +269,10 @@ def table(results: list[dict]) -> str:
             counts[name]["trials"] += 1
             counts[name]["runs"] += len(result["faults"])
             counts[name]["ended early"] += sum(code != 0 for code in result["codes"][:-1])
+            counts[name]["hung"] += sum(code is None for code in result["codes"][:-1])
             counts[name]["the same"] += result["outcome"] == "the same"
-    columns = ("trials", "runs", "ended early", "the same")
-    lines = [f"| first fault | {' | '.join(columns)} |", "| --- | --: | --: | --: | --: |"]
+    columns = ("trials", "runs", "ended early", "hung", "the same")
+    lines = [f"| first fault | {' | '.join(columns)} |", "| --- |" + " --: |" * len(columns)]
     for name in (*FAULTS, "all"):
         lines.append(f"| {name} | {' | '.join(str(counts[name][c]) for c in columns)} |")
     return "\n".join(lines)
