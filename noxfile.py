@@ -169,14 +169,21 @@ def perf(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def torture(session: nox.Session) -> None:
-    """Broken files by the thousand, into every reader: HDF5, .mat, GeoTIFF, npy, rows, checkpoints.
+    """Broken files by the thousand, into every reader; ``ablation_modes`` ended a hundred times.
 
-    ``nox -s torture -- --count 20000 --seed 1`` for more, and other ones.
+    ``nox -s torture -- files --count 20000 --seed 1`` for more files and other ones,
+    ``nox -s torture -- kills --trials 10 --real`` for ends of the smoke preset itself.
     """
     prepare(session, "test")
-    arguments = session.posargs or ["--count", "2000"]
-    session.run("python", "tests/fuzz/torture.py", *arguments)
-    session.run("python", "tests/fuzz/checkpoints.py", *arguments)
+    what, *arguments = session.posargs or ["all"]
+    if what in ("all", "files"):
+        files = arguments or ["--count", "2000"]
+        session.run("python", "tests/fuzz/torture.py", *files)
+        session.run("python", "tests/fuzz/checkpoints.py", *files)
+    if what in ("all", "kills"):
+        session.run("python", "tests/fuzz/kills.py", *(arguments or ["--trials", "100"]))
+        if what == "all":
+            session.run("python", "tests/fuzz/kills.py", "--trials", "6", "--real")
 
 
 @nox.session(default=False)

@@ -58,6 +58,8 @@ def main(flags: Flags) -> ExitCode:
     given = {f.name: getattr(flags, f.name) for f in fields(CommonFlags)}
     if given.pop("out") is not None:
         raise UsageError("--out: every study has a folder of its own; set NODIFF_BENCH_HOME")
+    if given["launcher"] is not None:
+        raise UsageError("--launcher: runs one study; run each alone")
     for name in _OWN:
         default = next(f.default for f in fields(CommonFlags) if f.name == name)
         if given.pop(name) != default:

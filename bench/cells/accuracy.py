@@ -28,7 +28,7 @@ from bench.config import EvaluationConfig, as_plain
 from bench.data import Dataset, Split
 from bench.fusion.diffusion import NOISE_BLOCK
 from bench.metrics import full_resolution, hqnr_map, reduced_resolution
-from bench.recipes import Recipe, discard, train_recipe
+from bench.recipes import Recipe, checkpoints, discard, train_recipe
 from bench.recipes.base import Fuse, Part
 from bench.recipes.diffusion import DiffusionRecipe
 from bench.records import Row
@@ -90,6 +90,8 @@ def accuracy_cell(
         config={**recipe_settings(recipe, dataset), **_measuring(evaluation)},
         execute=execute,
         estimate=partial(_seconds, recipe, dataset, desk, evaluation),
+        resumes=partial(_trains, recipe, dataset, desk),
+        joins=partial(train_recipe, recipe, dataset, desk) if recipe.stages("") else None,
         forget=partial(discard, recipe, dataset.fingerprint, desk.checkpoints),
     )
 
@@ -306,6 +308,12 @@ def _features(
         name: feature[0].float().cpu().numpy().astype(np.float16) for name, feature in seen.items()
     }
     return [artefact(context, "features", "features", features, size=side)] if features else []
+
+
+def _trains(recipe: Recipe, dataset: Dataset, desk: Desk) -> bool:
+    """Tell whether there is anything to train yet."""
+    stages = checkpoints(recipe, dataset.fingerprint, desk.checkpoints)
+    return not all(stage.done for stage in stages.values())
 
 
 def _seconds(recipe: Recipe, dataset: Dataset, desk: Desk, evaluation: EvaluationConfig) -> float:

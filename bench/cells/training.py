@@ -28,6 +28,7 @@ from bench.recipes import (
 from bench.records import Row
 from bench.running import Cell, Context, Desk
 from bench.training import Batch
+from bench.training.parallel import ranks
 
 __all__ = [
     "data_settings",
@@ -55,7 +56,16 @@ def recipe_settings(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """Return the whole configuration of a recipe on a data set, and under which hash it lies."""
     stages = recipe.stages(dataset.fingerprint)
     trained = {"training": config_hash(stages[-1].identity)} if stages else {}
-    return {**recipe.settings, **trained, "data": data_settings(dataset)}
+    return {**recipe.settings, **trained, "data": data_settings(dataset), "computed": _computed()}
+
+
+def _computed() -> dict[str, Any]:
+    """Return what may change a number in its last digits: 2.3e-6 between one thread and two."""
+    return {
+        "threads": torch.get_num_threads(),
+        "processes": ranks().count,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
 
 
 def data_settings(dataset: Dataset) -> dict[str, Any]:
@@ -84,6 +94,8 @@ def training_cell(recipe: Recipe, dataset: Dataset, desk: Desk) -> Cell:
         config=recipe_settings(recipe, dataset),
         execute=execute,
         estimate=partial(training_seconds, recipe, dataset, desk),
+        resumes=lambda: True,
+        joins=partial(train_recipe, recipe, dataset, desk),
         # Rows may outlive the weights they tell of.
         stands=lambda: all(checkpoint.done for checkpoint in stages.values()),
         forget=partial(discard, recipe, dataset.fingerprint, desk.checkpoints),
@@ -128,9 +140,13 @@ def trained_rows(
 
 
 def training_seconds(recipe: Recipe, dataset: Dataset, desk: Desk) -> float:
-    """Guess the seconds that a training takes."""
-    stages = recipe.stages("")
-    patches = sum(stage.steps * stage.optimisation.batch for stage in stages)
+    """Guess the seconds that a training takes; stages that are trained already take none."""
+    done = checkpoints(recipe, dataset.fingerprint, desk.checkpoints)
+    patches = sum(
+        stage.steps * stage.optimisation.batch
+        for stage in recipe.stages(dataset.fingerprint)
+        if not done[stage.name].done
+    )
     return patch_seconds(recipe, dataset, desk) * patches if patches else 0.0
 
 

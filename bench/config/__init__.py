@@ -32,6 +32,7 @@ from bench.config.presets import (
     with_rate,
     with_steps,
 )
+from bench.config.shards import Shard
 
 __all__ = [
     "DATASETS",
@@ -49,6 +50,7 @@ __all__ = [
     "MissingError",
     "RunFlags",
     "SamplerConfig",
+    "Shard",
     "StageConfig",
     "UsageError",
     "apply_overrides",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -13,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from backbones.names import MissingExtraError, UnknownNameError, nearest
+from bench.config import stopping
 from bench.config.allocator import keep_freed_memory
 from bench.config.errors import BenchError, ExitCode, UsageError
 from bench.config.exhaustion import is_out_of_memory
+from bench.config.shards import Shard
 
 __all__ = ["CommonFlags", "RunFlags", "prepare_process", "run_command"]
 
@@ -41,6 +42,22 @@ class RunFlags:
     """Cells at once, each in a process of its own with its share of the threads; what measures
     time still runs alone. By default one for each core in studies that train many small networks
     on a CPU (not with smoke), else one."""
+    shard: str | None = None
+    """i/n: part i of n of the grid, into a folder of its own (shard-i-of-n below --out), for
+    machines that share no folder, or one without locks. bench/merge.py puts them together."""
+    launcher: Literal["slurm", "local"] | None = None
+    """Run parts of the grid as jobs, a Slurm array or processes here, and merge them (needs
+    submitit: the extra slurm); --time-limit is a job's."""
+    parts: int = 4
+    """Jobs of --launcher; each takes the part of the grid that --shard would give it."""
+    slurm: tuple[str, ...] = ()
+    """What submitit is told of a job, e.g. slurm_partition=gpu gpus_per_node=1 cpus_per_task=8."""
+    time_limit: str | None = None
+    """Stop before so long, e.g. 55m or 1h30m: nothing is begun that is estimated not to end by
+    then, a training is saved half-way, and exit code 75 says to run the same command again."""
+    deterministic: bool = False
+    """The same command gives the same rows to the last bit, whatever --jobs: one thread a process,
+    and no operator whose order of summation is left to chance (one that has no other way fails)."""
     log: tuple[Literal["tensorboard", "trackio"], ...] = ()
     """Also write training curves and rows there as they come; packages of their own, both local."""
     json: bool = False
@@ -52,7 +69,8 @@ class RunFlags:
         """Refuse numbers that no command could mean, before any work.
 
         Raises:
-            UsageError: a count below one, a seed below zero, a duration that is not positive.
+            UsageError: a count below one, a seed below zero, a duration that is not positive, a
+                shard or a time that is none.
         """
         for name, value in vars(self).items():
             least = 0 if name == "seed" else 1
@@ -64,6 +82,12 @@ class RunFlags:
                     raise UsageError(f"{flag} = {number}: expected at least {least}")
                 if isinstance(number, float) and not number > 0:
                     raise UsageError(f"{flag} = {number:g}: expected more than 0")
+        if self.shard is not None:
+            Shard.parse(self.shard)
+        if self.launcher is not None and self.shard is not None:
+            raise UsageError("--launcher gives each of its jobs a --shard; give one of the two")
+        if self.time_limit is not None:
+            stopping.parse_duration(self.time_limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +125,7 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
 
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     try:
-        signal.signal(signal.SIGTERM, _terminate)
+        stopping.listen()
         for stream in (sys.stdout, sys.stderr):  # a console that knows no arrow prints a question
             stream.reconfigure(errors="replace")
         _refuse_repeats(sys.argv[1:])
@@ -109,9 +133,11 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
         flags = tyro.cli(Annotated[(flags_type, *config)], prog=prog)  # exits with 2 on bad usage
         _start_log(getattr(flags, "quiet", False))
         code = main(flags)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
-        code = ExitCode.INTERRUPTED
+    except KeyboardInterrupt as error:
+        late = error.args == (stopping.TIME_LIMIT,)
+        why = "stopped by --time-limit" if late else "interrupted"
+        print(f"{why}; the same command continues where it stopped", file=sys.stderr)
+        code = ExitCode.CONTINUE if late else ExitCode.INTERRUPTED
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
@@ -135,11 +161,6 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
         print(f"error: {error.strerror or error}{place}", file=sys.stderr)
         code = ExitCode.MISSING
     sys.exit(int(code))
-
-
-def _terminate(*_: object) -> None:
-    """End on SIGTERM as on Ctrl-C: what is done is kept, and the run says that it was stopped."""
-    raise KeyboardInterrupt
 
 
 def _refuse_choices(arguments: Sequence[str], flags_type: type) -> None:

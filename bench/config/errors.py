@@ -8,12 +8,13 @@ __all__ = ["BenchError", "ExitCode", "MissingError", "UsageError"]
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every verb and protocol."""
+    """Exit codes of every verb and protocol; CONTINUE: run the same command again for the rest."""
 
     OK = 0
     SOME_FAILED = 1
     USAGE = 2
     MISSING = 3
+    CONTINUE = 75  # EX_TEMPFAIL of sysexits.h
     INTERRUPTED = 130
 
 

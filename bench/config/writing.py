@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +15,10 @@ import psutil
 
 from bench.config.errors import BenchError, MissingError
 
-__all__ = ["replacing", "writing"]
+__all__ = ["drop_partials", "replacing", "writing"]
+
+_HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+_PARTIAL = re.compile(r"\.(.+)\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.part")
 
 
 @contextmanager
@@ -37,15 +43,16 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that takes the name ``path`` when the block ends without an error.
 
-    It is removed otherwise, and so is what killed processes left for the same file.
+    It is removed otherwise, and so is what killed processes of this machine left in the folder.
 
     Raises:
         MissingError: as :func:`writing`.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        _remove_stale(path.parent)
+        name = f".{path.name}.{_HERE}-{os.getpid()}-{secrets.token_hex(4)}.part"
+        partial = path.with_name(name)
         try:
             yield partial
             with partial.open("rb+") as file:
@@ -56,10 +63,23 @@ def replacing(path: Path) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path) -> None:
-    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part")
-    for other in path.parent.iterdir():
-        found = name.fullmatch(other.name)
-        if found and not psutil.pid_exists(int(found[1])):
+def drop_partials(path: Path) -> None:
+    """Remove what all others have begun to write in place of ``path``: theirs comes to nothing."""
+    for other, name, _, _ in _partials(path.parent):
+        if name == path.name:
+            other.unlink(missing_ok=True)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what processes of this machine that are gone had begun to write in a folder."""
+    for other, _, machine, pid in _partials(folder):
+        if machine == _HERE and not psutil.pid_exists(pid):
             with suppress(OSError):
                 other.unlink()
+
+
+def _partials(folder: Path) -> Iterator[tuple[Path, str, str, int]]:
+    """Yield the temporary files in a folder, in place of what, on which machine, and whose."""
+    for other in folder.iterdir():
+        if found := _PARTIAL.fullmatch(other.name):
+            yield other, found[1], found[2], int(found[3])

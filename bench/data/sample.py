@@ -19,7 +19,6 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from bench.config import UsageError, canonical_json, config_hash, derive_seed, results_home
@@ -29,6 +28,7 @@ from bench.data.files import Header, is_current
 from bench.data.sample_pan import LandsatRecipe
 from bench.data.wald import block_mean, simulate_pan
 from bench.imaging import get_sensor
+from bench.records import Lease
 
 __all__ = ["SAMPLES", "build_sample"]
 
@@ -105,7 +105,7 @@ def build_sample(name: str, cache: Path | None = None) -> Path:
     folder = (cache or results_home() / "data") / name
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with Lease(folder / ".lease").waited():
             if not is_current(folder, header.fingerprint):
                 log.info("building %s in %s", name, folder)
                 areas = recipe.areas(_LANDSAT) if landsat else _areas(name, recipe)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from bench.config import StageConfig, as_plain, derive_seed
+from bench.config import StageConfig, UsageError, as_plain, derive_seed
 from bench.config.progress import Progress
 from bench.measure import FlopReport, Flops
-from bench.training import Checkpoint, Objective, PatchBatches, train
+from bench.records import LostLeaseError, check_locks
+from bench.training import Checkpoint, DivergedError, Objective, PatchBatches, parallel, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,9 +65,11 @@ class Place(Protocol):
         device: where networks run.
         progress: where progress is shown.
         report: takes points of curves: name of the training, steps done, values by name.
+        alone: whether nobody else trains there, so that it needs no locks.
     """
 
     checkpoints: Path
+    alone: bool
     device: torch.device
     progress: Progress
 
@@ -213,16 +215,45 @@ def train_recipe(recipe: Recipe, dataset: Dataset, place: Place) -> Trained:
     A stage is shared by every recipe that agrees on it. Processes that want the same training wait
     for the one that does it.
     """
+    if parallel.ranks().count > 1:
+        with parallel.joined((DivergedError, UsageError)):
+            return _trained_together(recipe, dataset, place)
+    if not place.alone:
+        check_locks(place.checkpoints)
+    while True:
+        try:
+            return _trained(recipe, dataset, place)
+        except LostLeaseError as error:
+            _log.warning("%s; what it has trained is taken as it is", error)
+
+
+def _trained_together(recipe: Recipe, dataset: Dataset, place: Place) -> Trained:
+    """Train as one of several processes; the first has checkpoints, and histories."""
+    if parallel.ranks().leads:
+        return _trained(recipe, dataset, place)
+    network = None
+    for stage in recipe.stages(dataset.fingerprint):
+        network = stage.build(network)
+        name = f"{recipe.title} {stage.name}"
+        if parallel.share(None):
+            parallel.share_states(None, network)
+        else:
+            _train(stage, dataset, place, network, None, name)
+        network = network.cpu()
+    return Trained(network, {})
+
+
+def _trained(recipe: Recipe, dataset: Dataset, place: Place) -> Trained:
     network, histories = None, {}
     for stage in recipe.stages(dataset.fingerprint):
         network = stage.build(network)
         checkpoint = Checkpoint(place.checkpoints, dict(stage.identity))
-        place.checkpoints.mkdir(parents=True, exist_ok=True)
         name = f"{recipe.title} {stage.name}"
-        with _held(checkpoint, name):
-            if checkpoint.done:
+        with checkpoint.held(f"waiting for another process to train {name}"):
+            if parallel.share(checkpoint.done):
                 _log.info("%s is trained already", name)
                 checkpoint.load_into(network)
+                parallel.share_states(None, network)
             else:
                 _train(stage, dataset, place, network, checkpoint, name)
         histories[stage.name] = checkpoint.history()
@@ -232,23 +263,8 @@ def train_recipe(recipe: Recipe, dataset: Dataset, place: Place) -> Trained:
 def discard(recipe: Recipe, data: str, root: Path) -> None:
     """Drop the weights of every stage, so that they are trained anew."""
     for checkpoint in checkpoints(recipe, data, root).values():
-        with _held(checkpoint, recipe.title):
-            checkpoint.discard(locked=True)
-
-
-@contextmanager
-def _held(checkpoint: Checkpoint, name: str) -> Iterator[None]:
-    checkpoint.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(checkpoint.lock)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        _log.info("waiting for another process to train %s", name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        with checkpoint.held(f"waiting for another process to train {recipe.title}"):
+            checkpoint.discard()
 
 
 def _train(
@@ -256,7 +272,7 @@ def _train(
     dataset: Dataset,
     place: Place,
     network: nn.Module,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     name: str,
 ) -> None:
     def batches(split_name: str, batch: int, seed: int) -> PatchBatches:

@@ -9,7 +9,9 @@ from bench.records.frame import (
     result_folders,
     to_frame,
 )
+from bench.records.leases import Lease, LostLeaseError, check_locks
 from bench.records.lines import NONE, UNKNOWN, settings, short_name
+from bench.records.merging import Merged, merge_folders
 from bench.records.metric_specs import METRIC_SPECS, MetricSpec
 from bench.records.provenance import commit_words, machine_class
 from bench.records.schema import SCHEMA_VERSION, Row, data_dictionary, decode_row, encode_row
@@ -22,10 +24,14 @@ __all__ = [
     "SCHEMA_VERSION",
     "SCHEME_WORDS",
     "UNKNOWN",
+    "Lease",
+    "LostLeaseError",
+    "Merged",
     "MetricSpec",
     "Row",
     "RunFolder",
     "View",
+    "check_locks",
     "commit_words",
     "data_dictionary",
     "decode_row",
@@ -39,6 +45,7 @@ __all__ = [
     "load_runs",
     "load_views",
     "machine_class",
+    "merge_folders",
     "replace_file",
     "result_folders",
     "settings",

@@ -38,7 +38,7 @@ WITHOUT_EFFECT = (
 """Settings that change no accuracy beyond rounding; they may well change a cost."""
 LABELS = (
     "preset", "scale", "training", "weights", "data.notes", "data.full_sets", "data.areas",
-    "data.ratio", "historic", "timing", "approximation", "assumed",
+    "data.ratio", "historic", "timing", "approximation", "assumed", "computed",
 )  # fmt: skip
 """Settings, or groups of them, that say something about a row and decide nothing."""
 OWN_DEFAULTS = "own defaults"

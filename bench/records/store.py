@@ -4,7 +4,11 @@ A cell's configuration, the whole of it, stands once in ``cells.jsonl`` and is j
 when they are read.
 
 Several processes may share a folder. Every change replaces a file by a complete new one under a
-lock, so that a reader, or a run that follows a kill, finds either all rows of a call or none.
+lease, so that a reader, or a run that follows a kill, finds either all rows of a call or none.
+
+A process that is stopped while it holds the lease loses it, and may wake up in the middle of a
+change. Its file is written by then, or it sees that the lease is lost; and whoever took the lease
+over has removed the file before looking at what is there. So it cannot undo what others added.
 """
 
 from __future__ import annotations
@@ -15,22 +19,21 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bench.config.errors import MissingError, UsageError
 from bench.config.hashing import as_plain
-from bench.config.writing import replacing
+from bench.config.writing import drop_partials, replacing
+from bench.records.leases import Lease, LostLeaseError
 from bench.records.lines import complete
 from bench.records.migration import migrated
 from bench.records.schema import SCHEMA_VERSION, Row, decode_row, encode_row
 
-__all__ = ["RunFolder", "latest", "replace_file"]
+__all__ = ["OUTCOMES", "RunFolder", "encoded", "latest", "read_lines", "replace_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,30 +119,66 @@ class RunFolder:
                 logger.warning("%s", line)
         return found
 
-    def append(self, rows: Iterable[Row], config: Mapping[str, Any] | None = None) -> None:
+    def append(
+        self,
+        rows: Iterable[Row],
+        config: Mapping[str, Any] | None = None,
+        *,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Add rows, all or none. The rows of one cell go into one call: that finishes the cell.
 
         Args:
             rows: of one cell.
             config: the cell's resolved configuration; rows keep only what is their own.
+            unless: asked while nobody else can add any; if it says yes, none are added.
+
+        Returns:
+            Whether they were added.
         """
         rows = list(rows)
-        self.locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.locks / "rows.lock"):
+
+        def add(check: Callable[[], None]) -> bool:
+            if unless():
+                return False
             if config is not None and rows:
                 cell = {"schema_version": SCHEMA_VERSION, "cell_id": rows[0].cell_id}
                 cell["config"] = as_plain(config)
                 if self.cells().get(rows[0].cell_id) != cell["config"]:
-                    self._add(self.cells_path, json.dumps(cell, ensure_ascii=False) + "\n")
-            self._add(self.rows_path, "".join(encode_row(row) + "\n" for row in rows))
+                    self._add(self.cells_path, json.dumps(cell, ensure_ascii=False) + "\n", check)
+            self._add(self.rows_path, "".join(encode_row(row) + "\n" for row in rows), check)
+            return True
 
-    def _add(self, path: Path, lines: str) -> None:
+        return self._changing(add)
+
+    def _changing(self, change: Callable[[Callable[[], None]], bool]) -> bool:
+        """Make a change of rows or cells under their lease; again where it was lost meanwhile.
+
+        Args:
+            change: gets what raises where the lease is lost, to be called once a file is written
+                and before it takes its place.
+        """
+        lease = Lease(self.locks / "rows.lease")
+        while True:
+            with lease.waited():
+                for path in (self.cells_path, self.rows_path):
+                    drop_partials(path)
+                try:
+                    return change(lease.check)
+                except LostLeaseError:
+                    pass
+                except MissingError:  # the file was removed by who took over
+                    if lease.held:
+                        raise
+            logger.warning("%s: stood still while adding rows; once more", self.path)
+
+    def _add(self, path: Path, lines: str, check: Callable[[], None]) -> None:
         present = b""
         if path.exists():
             present, torn = _split_torn(path.read_bytes())
             if torn:
                 logger.warning("%s: dropped a torn last line", path)
-        replace_file(path, present + encoded(lines))
+        replace_file(path, present + encoded(lines), check)
 
     def cells(self) -> dict[str, dict[str, Any]]:
         """Return the configuration of every cell by id; of several the last.
@@ -183,6 +222,35 @@ class RunFolder:
                 raise UsageError(f"{self.rows_path}:{number}: not a row: {error}") from error
         return complete(rows)
 
+    def cell_lines(self) -> dict[str, str]:
+        """Return the line that keeps the configuration of every cell, by id; of several the last.
+
+        Raises:
+            UsageError: as of :meth:`cells`.
+        """
+        self.cells()  # refuses what is no cell
+        records = zip(_records(self.cells_path), read_lines(self.cells_path), strict=True)
+        return {record["cell_id"]: line for (_, record), line in records}
+
+    def replace(self, cells: Iterable[str], rows: Iterable[str]) -> None:
+        """Put other lines, of cells and of rows, in place of all that the folder has.
+
+        Args:
+            cells: as of :meth:`cell_lines`, without line ends.
+            rows: likewise, see :func:`bench.records.encode_row`.
+        """
+        contents = {
+            path: encoded("".join(f"{line}\n" for line in lines))
+            for path, lines in ((self.cells_path, cells), (self.rows_path, rows))
+        }
+
+        def put(check: Callable[[], None]) -> bool:
+            for path, content in contents.items():
+                replace_file(path, content, check)
+            return True
+
+        self._changing(put)
+
     def latest(self) -> list[Row]:
         """Return the rows that count (see :func:`latest`); none in a folder that is not there."""
         return latest(self.rows()) if self.rows_path.is_file() else []
@@ -194,27 +262,25 @@ class RunFolder:
         return cells - {row.cell_id for row in rows if row.status not in OUTCOMES}
 
     @contextmanager
-    def claim(self, cell_id: str, *, wait: bool = False) -> Iterator[bool]:
-        """Hold a cell while working on it; yields False when another process holds it.
+    def claim(self, cell_id: str, *, wait: bool = False) -> Iterator[Lease | None]:
+        """Hold a cell while working on it; yields None when another process holds it.
 
-        The claim ends with the process, however that ends. Look at :meth:`finished` once more after
-        claiming: another process may have finished the cell in between.
+        The claim ends with the process, however that ends, and a process that stands still loses
+        it. Look at :meth:`finished` once more after claiming: another process may have finished the
+        cell in between; and look whether the lease is still held before rows are added.
 
         Args:
             cell_id: which cell.
             wait: until nobody else holds it.
         """
-        self.locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.locks / f"{cell_id}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
+        lease = Lease(self.locks / f"{cell_id}.lease")
+        if not lease.acquire(timeout=-1 if wait else 0):
+            yield None
             return
         try:
-            yield True
+            yield lease
         finally:
-            lock.release()
+            lease.release()
 
     def _write_run(self, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -245,6 +311,13 @@ def _split_torn(content: bytes) -> tuple[bytes, bytes]:
     """Split into complete lines and what follows the last line end (a write cut short)."""
     end = content.rfind(b"\n") + 1
     return content[:end], content[end:]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the complete lines of a JSON-lines file, as they are."""
+    if not path.is_file():
+        return []
+    return _split_torn(path.read_bytes())[0].decode("utf-8", "surrogateescape").split("\n")[:-1]
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -282,13 +355,19 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, check: Callable[[], None] = lambda: None) -> None:
     """Put a complete file in place of ``path``: readers see the old one or the new one.
 
     Of several writers at once the last one wins.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        check: called before it takes its place; what it raises leaves the old one there.
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
+        check()
 
 
 def _without_private(value: Any) -> Any:

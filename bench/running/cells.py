@@ -58,7 +58,10 @@ class Cell:
         fields: row fields known before the cell runs (kind, method, backbone, dataset, seed).
         config: the resolved configuration; kept once, and joined to the rows when they are read.
         execute: does the work and returns the rows.
-        estimate: a guess of the seconds it takes, for ``--dry-run``; None where there is none.
+        estimate: a guess of the seconds that it takes yet, for ``--dry-run`` and ``--time-limit``;
+            None where there is none.
+        resumes: whether a good part of that is kept when it is stopped; None: nothing is.
+        joins: what further processes of a data-parallel run do of it; None: nothing.
         company: ``any`` - other work may go on beside it, in other processes too; ``threads`` -
             likewise, and it only waits for a fresh process; ``none`` - it measures time: nothing
             of ours runs beside it on this machine.
@@ -72,6 +75,8 @@ class Cell:
     execute: Callable[[Context], Sequence[Row]]
     config: Mapping[str, Any] = field(default_factory=dict)
     estimate: Callable[[], float] | None = field(default=None, compare=False)
+    resumes: Callable[[], bool] | None = field(default=None, compare=False)
+    joins: Callable[[], object] | None = field(default=None, compare=False)
     company: str = "any"
     stands: Callable[[], bool] | None = field(default=None, compare=False)
     forget: Callable[[], None] | None = field(default=None, compare=False)

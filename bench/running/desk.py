@@ -14,6 +14,7 @@ from bench.config import (
     ExperimentConfig,
     MissingError,
     RunFlags,
+    Shard,
     UsageError,
     apply_overrides,
     experiment_preset,
@@ -21,6 +22,7 @@ from bench.config import (
     results_home,
 )
 from bench.config.progress import Progress
+from bench.records import check_locks
 from bench.running.loggers import open_loggers
 
 if TYPE_CHECKING:
@@ -45,7 +47,17 @@ class Desk:
 
     @cached_property
     def folder(self) -> Path:
-        """``--out``, or the folder the same flags always lead to."""
+        """``--out``, or the folder the same flags always lead to; of a shard, one inside it."""
+        return self.whole if self.shard is None else self.whole / self.shard.name
+
+    @cached_property
+    def shard(self) -> Shard | None:
+        """The part of the grid that the flags ask for; None: all of it."""
+        return None if self.flags.shard is None else Shard.parse(self.flags.shard)
+
+    @cached_property
+    def whole(self) -> Path:
+        """The folder of the whole grid, which shards lie in."""
         if self.flags.out is not None:
             return self.flags.out
         name = getattr(self.flags, "dataset", None)
@@ -54,8 +66,20 @@ class Desk:
 
     @cached_property
     def checkpoints(self) -> Path:
-        """Trained weights, shared by all commands."""
-        return results_home() / "runs" / "checkpoints"
+        """Trained weights, shared by all commands; a shard's own where locks do not work."""
+        root = results_home() / "runs" / "checkpoints"
+        return root / self.shard.name if self.alone else root
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether this is a shard beside which others cannot train in one folder."""
+        if self.shard is None:
+            return False
+        try:
+            check_locks(results_home() / "runs" / "checkpoints")
+        except UsageError:
+            return True
+        return False
 
     @cached_property
     def device(self) -> torch.device:

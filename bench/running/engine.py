@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -18,18 +19,19 @@ from typing import Any
 
 import psutil
 import torch
-from filelock import FileLock, ReadWriteLock, Timeout
 
-from bench.config import BenchError, ExitCode, as_plain
+from bench.config import BenchError, ExitCode, UsageError, as_plain, stopping
 from bench.config.cli import prepare_process
+from bench.config.exhaustion import is_want_of_host_memory
 from bench.measure import commit, is_out_of_memory, machine, versions
-from bench.records import Row, RunFolder
+from bench.records import Lease, Row, RunFolder, check_locks
 from bench.running.cells import Cell
+from bench.running.company import Company
 from bench.running.loggers import open_loggers
-from bench.running.planning import print_plan
-from bench.training import DivergedError
+from bench.running.planning import duration, print_plan
+from bench.training import DivergedError, parallel
 
-__all__ = ["run_cells"]
+__all__ = ["join", "run_cells"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,11 +53,16 @@ def run_cells(
     recreate: Recreate | None = None,
     dry_run: bool = False,
     log: tuple[str, ...] = (),
+    grid: Path | None = None,
 ) -> ExitCode:
     """Run every cell that is not done yet; rows are on disk as soon as their cell ends.
 
     Several processes may run the same command at once: each takes cells no other has claimed, and
-    waits at the end for those that another one still works on.
+    waits at the end for those that another one still works on. One that was killed, or has stood
+    still for longer than :func:`bench.records.leases.lease_seconds`, loses its cell to another; if
+    it wakes up, what it finds is left out.
+
+    Under a time limit (:mod:`bench.config.stopping`) no cell is begun that is estimated not to end.
 
     Args:
         cells: the grid; cells with one id are one cell.
@@ -69,13 +76,20 @@ def run_cells(
         recreate: makes the cells again, in such a process; needed for more than one job.
         dry_run: print the cells on standard output and stop.
         log: dashboards that rows go to as well, see :mod:`bench.running.loggers`.
+        grid: the folder of the whole grid, where this one holds a shard of it; nobody else is
+            expected to work in it then, and whether locks work does not matter.
 
     Returns:
-        OK, or SOME_FAILED when a cell of the grid has no good rows, nor says why it was skipped.
+        OK, or SOME_FAILED when a cell of the grid has no good rows, nor says why it was skipped;
+        CONTINUE when the time did not suffice for all.
+
+    Raises:
+        UsageError: several processes could not share the folder, or a cell takes longer than the
+            whole time limit.
     """
     cells = list({cell.cell_id: cell for cell in cells}.values())
     force = force or retrain
-    run = _Run(folder, protocol, version, force, log=log)
+    run = _Run(folder, protocol, version, force, log=log, grid=grid)
     todo = [cell for cell in cells if not run.done(cell)]
     if dry_run:
         print_plan(cells, {cell.cell_id for cell in todo})
@@ -83,6 +97,8 @@ def run_cells(
     if len(todo) < len(cells):
         _log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
     if todo:
+        if grid is None:
+            check_locks(folder)
         open_loggers(log, run.folder.path)  # a package that is not there ends it here
         run.id = run.folder.begin(sys.argv, as_plain(config), machine(), versions(), commit())
         status = "error"
@@ -115,10 +131,13 @@ class _Run:
         force: bool,
         run_id: str = "",
         log: tuple[str, ...] = (),
+        grid: Path | None = None,
     ):
         self.folder = RunFolder(folder)
         self.id = run_id
+        self.left: dict[str, Cell] = {}  # for want of time
         self._log = log
+        self._company = Company(grid or folder)
         self._protocol, self._version, self._force = protocol, version, force
         self._stopped = False
 
@@ -149,6 +168,18 @@ class _Run:
             if not self.done(cell):
                 self.take(cell, wait=True)
 
+    def fits(self, cell: Cell) -> bool:
+        """Tell whether there is time for a cell, or for a part of it that is kept."""
+        left = stopping.seconds_left()
+        if left == float("inf") or cell.cell_id in self.left:
+            return cell.cell_id not in self.left
+        resumes = cell.resumes is not None and cell.resumes()
+        fits = left > 0 and (resumes or cell.estimate is None or cell.estimate() <= left)
+        if not fits:
+            self.left[cell.cell_id] = cell
+            _log.info("%s: left for want of time", cell.title)
+        return fits
+
     def _in_threads(self, cells: Sequence[Cell]) -> list[Cell]:
         """Run cells that wait for fresh processes, some at once; return those others hold."""
         pool = ThreadPoolExecutor(min(_FRESH, os.cpu_count() or 1))
@@ -175,47 +206,54 @@ class _Run:
             wait: for the other process to be done with it.
             again: also where it is done.
         """
-        with self.folder.claim(cell.cell_id) as mine:
-            if mine:
-                self._settle(cell, again)
+        if not self.fits(cell):
+            return True
+        with self.folder.claim(cell.cell_id) as lease:
+            if lease is not None and self._settled(cell, lease, again):
                 return True
         if not wait:
             _log.info("%s: another process has it", cell.title)
             return False
         _log.info("waiting for another process to finish: %s", cell.title)
-        with self.folder.claim(cell.cell_id, wait=True):
-            self._settle(cell, again)
+        settled = False
+        while not settled:
+            with self.folder.claim(cell.cell_id, wait=True) as lease:
+                settled = self._settled(cell, lease, again)
         return True
 
-    def _settle(self, cell: Cell, again: bool) -> None:
+    def _settled(self, cell: Cell, lease: Lease, again: bool) -> bool:
+        """Execute and record a cell, unless it is done; False when its lease was lost meanwhile."""
         # Another process may have finished it since this one looked.
-        if again or not self.done(cell):
-            with self._company(cell):
-                _log.info("%s", cell.title)
-                rows = self._execute(cell)
-            if self._stopped:
-                raise KeyboardInterrupt
-            self.folder.append(rows, cell.config)
+        if not again and self.done(cell):
+            return True
+        place = self._company.alone if cell.company == "none" else self._company.beside
+        with place(cell.title):
+            _log.info("%s", cell.title)
+            if cell.joins is not None:
+                parallel.share(cell.cell_id)
+            rows = self._execute(cell)
+        if self._stopped:
+            raise KeyboardInterrupt
+        lost = []
+
+        def superseded() -> bool:
+            if not lease.held:
+                lost.append(cell)
+            elif not again and self.done(cell):
+                raise UsageError(
+                    f"{cell.title}: two processes did it at once, so locks do not work in "
+                    f"{self.folder.path}; run each with a part of its own, --shard 1/2 and so on"
+                )
+            return bool(lost)
+
+        if self.folder.append(rows, cell.config, unless=superseded):
             open_loggers(self._log, self.folder.path).rows(cell.title, rows)
-
-    @contextmanager
-    def _company(self, cell: Cell) -> Iterator[None]:
-        """Keep the company that a cell can bear, among the processes of ours.
-
-        What measures time has the folder to itself, and no two of them run on one machine.
-        """
-        folder = ReadWriteLock(self.folder.locks / "company.db", is_singleton=False)
-        with ExitStack() as stack:
-            stack.callback(folder.close)
-            if cell.company != "none":
-                stack.enter_context(_waited(folder.read_lock, f"{cell.title}: a timing is on"))
-            else:
-                why = f"{cell.title}: it must be alone, and other cells are at work"
-                stack.enter_context(_waited(folder.write_lock, why))
-                user = getattr(os, "getuid", lambda: "user")()
-                machine_wide = Path(tempfile.gettempdir()) / f"nodiff-bench-timing-{user}.lock"
-                stack.enter_context(_waited(FileLock(machine_wide).acquire, why))
-            yield
+        if lost:
+            _log.warning(
+                "%s: another process took it over while this one stood still; rows left out",
+                cell.title,
+            )
+        return not lost
 
     def _execute(self, cell: Cell) -> list[Row]:
         context = cell.context(self.folder.path, self.id, self._protocol, self._version)
@@ -224,7 +262,9 @@ class _Run:
             rows = list(cell.execute(context))
         except Exception as error:  # a cell's failure is a row; the other cells go on
             status, reason = "error", _first_line(error)
-            if is_out_of_memory(error):
+            if is_want_of_host_memory(error):
+                reason = f"out of memory: {reason}"  # of what other programs use, too: tried again
+            elif is_out_of_memory(error):
                 status = "oom"
             elif isinstance(error, DivergedError):
                 status = "diverged"
@@ -241,6 +281,14 @@ class _Run:
         return [replace(row, wall_s=seconds) if row.wall_s is None else row for row in rows]
 
     def outcome(self, cells: Sequence[Cell]) -> ExitCode:
+        """Return what the command comes to.
+
+        Raises:
+            UsageError: nothing was done, and no time of this length suffices.
+        """
+        left = [cell for cell in cells if cell.cell_id in self.left and not self.done(cell)]
+        if left:
+            return self._continued(left)
         ids = {cell.cell_id for cell in cells}
         rows = [row for row in self.folder.latest() if row.cell_id in ids]
         good = {row.cell_id for row in rows if row.status == "ok"}
@@ -250,21 +298,28 @@ class _Run:
         whole = good and ids <= good | skipped and not bad
         return ExitCode.OK if whole else ExitCode.SOME_FAILED
 
+    def _continued(self, left: Sequence[Cell]) -> ExitCode:
+        if not any(row.run_id == self.id for row in self.folder.latest()):
+            whole = stopping.whole_limit()
+            for cell in left:
+                seconds = cell.estimate() if cell.estimate is not None else 0.0
+                if seconds > whole and not (cell.resumes is not None and cell.resumes()):
+                    raise UsageError(
+                        f"--time-limit: {cell.title} is estimated at {duration(seconds)}, more "
+                        f"than there is from start to end ({duration(whole)})"
+                    )
+        _log.warning("%d cells are left for want of time; the same command continues", len(left))
+        return ExitCode.CONTINUE
 
-@contextmanager
-def _waited(acquire: Callable[..., Any], why: str) -> Iterator[None]:
-    """Hold a lock; say what is waited for, where that takes more than a moment."""
-    try:
-        lock = acquire(timeout=1)
-        lock.__enter__()
-    except Timeout:
-        _log.info("waiting: %s", why)
-        lock = acquire(timeout=-1)
-        lock.__enter__()
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
+
+def join(cells: Sequence[Cell]) -> None:
+    """Work on cells with the process that :func:`run_cells` runs in, until it has no more."""
+    known = {cell.cell_id: cell for cell in cells}
+    while (cell_id := parallel.share(None)) is not None:
+        try:
+            known[cell_id].joins()
+        except (BenchError, DivergedError):  # a row, where the rows are
+            continue
 
 
 def _first_line(error: BaseException) -> str:
@@ -279,8 +334,9 @@ def _beside_each_other(jobs: int, recreate: Recreate, run: _Run, todo: Sequence[
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pools
     quiet = not _log.isEnabledFor(logging.INFO)
+    ends_at = stopping.ends_at()
     workers = [
-        context.Process(target=_work, args=(recreate, run, todo, threads, quiet, start))
+        context.Process(target=_work, args=(recreate, run, todo, threads, quiet, ends_at, start))
         for start in range(jobs)
     ]
     try:
@@ -289,28 +345,58 @@ def _beside_each_other(jobs: int, recreate: Recreate, run: _Run, todo: Sequence[
         for worker in workers:
             worker.join()
     except BaseException:
-        for worker in workers:
-            if worker.is_alive():
-                worker.terminate()
+        _end(workers)
         raise
     for worker in workers:
-        if worker.exitcode:
+        if worker.exitcode not in (ExitCode.OK, ExitCode.CONTINUE):
             _log.warning(
                 "a job ended with exit code %d; what it left is done here", worker.exitcode
             )
 
 
+def _end(workers: Sequence[multiprocessing.Process]) -> None:
+    """Tell workers to end, and wait until they have kept what they have; not if hurried."""
+    alive = [worker for worker in workers if worker.is_alive()]
+    try:
+        for worker in alive:
+            worker.terminate()
+        for worker in alive:
+            worker.join()
+    except BaseException:
+        for worker in alive:
+            worker.kill()
+        raise
+
+
 def _work(
-    recreate: Recreate, run: _Run, todo: Sequence[str], threads: int, quiet: bool, start: int
+    recreate: Recreate,
+    run: _Run,
+    todo: Sequence[str],
+    threads: int,
+    quiet: bool,
+    ends_at: float,
+    start: int,
 ) -> None:
     """What a fresh process does: take what nobody has, from its own place in the list on."""
+    stopping.listen(interrupts=False)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare_process(quiet)
     torch.set_num_threads(threads)
     try:
-        cells = {cell.cell_id: cell for cell in recreate()}
-        mine = [cells[name] for name in todo if cells[name].company != "none"]
-        for cell in [*mine[start:], *mine[:start]]:
-            if not run.done(cell):
-                run.take(cell)
-    except KeyboardInterrupt:  # said by the process that started this one
-        sys.exit(ExitCode.INTERRUPTED)
+        with stopping.limited_to(ends_at):
+            cells = {cell.cell_id: cell for cell in recreate()}
+            mine = [cells[name] for name in todo if cells[name].company != "none"]
+            for cell in [*mine[start:], *mine[:start]]:
+                if not run.done(cell):
+                    run.take(cell)
+    except KeyboardInterrupt as stop:  # said by the process that started this one
+        late = stop.args == (stopping.TIME_LIMIT,)
+        sys.exit(ExitCode.CONTINUE if late else ExitCode.INTERRUPTED)
+
+
+def _end_with_parent() -> None:
+    """Stop like on SIGTERM when the process that started this one is gone, e.g. killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bench.running.cells import Cell
 
-__all__ = ["print_plan"]
+__all__ = ["duration", "print_plan"]
 
 
 def print_plan(cells: Sequence[Cell], todo: Collection[str]) -> None:
@@ -25,13 +25,14 @@ def print_plan(cells: Sequence[Cell], todo: Collection[str]) -> None:
         done = cell.cell_id not in todo
         seconds = None if done or cell.estimate is None else cell.estimate()
         total += seconds or 0.0
-        shown = "" if seconds is None else _duration(seconds)
+        shown = "" if seconds is None else duration(seconds)
         table.add_row(cell.cell_id, cell.title, "done" if done else "to do", shown)
-    table.caption = f"at least {_duration(total)} left on this machine" if total else None
+    table.caption = f"at least {duration(total)} left on this machine" if total else None
     Console().print(table)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config import CommonFlags, ExitCode, RunFlags, UsageError, run_command
+from bench.config import CommonFlags, ExitCode, RunFlags, UsageError, run_command, stopping
 from bench.records import View, write_view
 from bench.running.desk import Desk
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from bench.running.cells import Cell
 
 __all__ = ["Study", "run_study"]
+
+_log = logging.getLogger(__name__)
 
 _MEMORY_OF_A_JOB = 3 * 2**30
 """Bytes that a process with one training of the shipped sample takes, and some to spare."""
@@ -67,7 +71,7 @@ def run_study(study: Study, flags: RunFlags) -> ExitCode:
     """Take a study from its flags to rows, ``view-<study>.json``, tables and report.
 
     Returns:
-        OK, or SOME_FAILED when a cell of the grid failed.
+        OK, SOME_FAILED when a cell of the grid failed, or CONTINUE when its time limit left some.
 
     Raises:
         UsageError: nothing to run, or a setting that cannot be.
@@ -78,15 +82,43 @@ def run_study(study: Study, flags: RunFlags) -> ExitCode:
 
         print_choices(flags)
         return ExitCode.OK
-    from bench.running.engine import run_cells
-    from bench.running.presenting import present
+    seconds = None if flags.time_limit is None else stopping.parse_duration(flags.time_limit)
+    with stopping.limited(seconds):
+        if flags.dry_run or "WORLD_SIZE" not in os.environ:
+            return _run(study, flags)
+        from bench.training.parallel import group
 
+        with group(flags.device):
+            return _run(study, replace(flags, jobs=1))  # they are processes enough
+
+
+def _run(study: Study, flags: RunFlags) -> ExitCode:
+    from bench.running.engine import join, run_cells
+    from bench.training.parallel import ranks, share
+
+    if flags.deterministic:
+        _be_deterministic()
     desk = Desk(flags, study.name)
     cells = list({cell.cell_id: cell for cell in _cells(study, flags, desk)}.values())
     if not cells:
         raise UsageError(f"nothing to run: {_empty(flags) or 'the flags'} need a value each")
+    if desk.shard is not None:
+        # What measures time comes from one machine, all of it.
+        whole, alone = len(cells), (lambda cell: cell.company != "any")
+        cells = desk.shard.deal(cells, lambda cell: cell.cell_id, alone)
+        _log.info("shard %s: %d of %d cells", flags.shard, len(cells), whole)
+        if not cells:
+            return ExitCode.OK
     desk.device  # noqa: B018 - one that is not there ends it here
+    if not ranks().leads:
+        join(cells)
+        return ExitCode.OK
     view = study.shown(flags, desk)
+    if flags.launcher is not None and not flags.dry_run:
+        from bench.running.launching import launch
+
+        code = launch(flags, desk, len(cells))
+        return _shown(study, flags, desk, cells, view, code)
     code = run_cells(
         cells,
         desk.folder,
@@ -99,8 +131,19 @@ def run_study(study: Study, flags: RunFlags) -> ExitCode:
         recreate=partial(_recreate, study, flags),
         dry_run=flags.dry_run,
         log=flags.log,
+        grid=None if desk.shard is None else desk.whole,
     )
-    if flags.dry_run:
+    share(None)  # the others may go
+    return code if flags.dry_run else _shown(study, flags, desk, cells, view, code)
+
+
+def _shown(
+    study: Study, flags: RunFlags, desk: Desk, cells: Sequence[Cell], view: View, code: ExitCode
+) -> ExitCode:
+    """Write and print what the cells came to, unless they are to go on."""
+    from bench.running.presenting import present
+
+    if code == ExitCode.CONTINUE:
         return code
     write_view(view, _made(desk.folder))
     if study.answer is not None:
@@ -129,7 +172,19 @@ def _cells(study: Study, flags: RunFlags, desk: Desk) -> Iterator[Cell]:
 
 
 def _recreate(study: Study, flags: RunFlags) -> list[Cell]:
+    if flags.deterministic:
+        _be_deterministic()
     return list(_cells(study, flags, Desk(flags, study.name)))
+
+
+def _be_deterministic() -> None:
+    """Leave no sum of this process to chance: one thread, and torch's deterministic operators."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
 
 
 def _empty(flags: RunFlags) -> str:

@@ -16,17 +16,27 @@ __all__ = ["Batch", "PatchBatches"]
 class Batch:
     """Training patches in unit scale: gt and lms (B, s, P, P), pan (B, 1, P, P).
 
-    ``ms`` (B, s, P / ratio, P / ratio) is there for objectives that ask for it.
+    ``ms`` (B, s, P / ratio, P / ratio) is there for objectives that ask for it. ``of`` says which
+    part of a larger batch it is, as (number from 0, parts): what is drawn is then drawn for all.
     """
 
     gt: Tensor
     lms: Tensor
     pan: Tensor
     ms: Tensor | None = None
+    of: tuple[int, int] = (0, 1)
 
     def to(self, device: torch.device) -> Batch:
         images = (self.gt, self.lms, self.pan, self.ms)
-        return Batch(*(x if x is None else x.to(device, non_blocking=True) for x in images))
+        moved = (x if x is None else x.to(device, non_blocking=True) for x in images)
+        return Batch(*moved, of=self.of)
+
+    def part(self, number: int, count: int) -> Batch:
+        """Return one of ``count`` equal parts."""
+        images = (self.gt, self.lms, self.pan, self.ms)
+        size = len(self.gt) // count
+        mine = slice(number * size, (number + 1) * size)
+        return Batch(*(x if x is None else x[mine] for x in images), of=(number, count))
 
 
 class PatchBatches:

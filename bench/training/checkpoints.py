@@ -7,14 +7,16 @@ import json
 import logging
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from bench.config import BenchError, canonical_json, config_hash
+from bench.records import Lease
 from bench.training.files import (
     line,
     not_finite,
@@ -51,6 +53,9 @@ class Checkpoint:
     What a broken disk or a kill tore counts as not there, with a warning: training makes it anew.
     Weights that can be read but are others are nobody's to overwrite unasked: an error.
 
+    Who writes does so within :meth:`held`; before a state or finished weights take their place it
+    is looked whether another process has taken the training over while this one stood still.
+
     Args:
         root: where checkpoints of all runs live.
         identity: plain data; equal identities are one training.
@@ -60,7 +65,8 @@ class Checkpoint:
         self.identity = identity
         self.hash = config_hash(identity)
         self.folder = Path(root) / self.hash
-        self.lock = Path(root) / f"{self.hash}.lock"
+        self.lock = Path(root) / f"{self.hash}.lease"
+        self._lease: Lease | None = None
 
     @property
     def done(self) -> bool:
@@ -108,28 +114,41 @@ class Checkpoint:
         if digest is None:
             self._write_digest(found)
 
-    def discard(self, *, locked: bool = False) -> None:
-        """Drop finished weights and states, so that the next training starts anew.
+    @contextmanager
+    def held(self, waiting: str = "") -> Iterator[None]:
+        """Keep other processes from training this while the block runs.
 
         Args:
-            locked: the caller holds the lock.
+            waiting: logged where it takes more than a moment until others are done with it.
+        """
+        lease = Lease(self.lock)
+        if not lease.acquire(timeout=1):
+            _log.info("%s", waiting)
+            lease.acquire()
+        self._lease = lease
+        try:
+            yield
+        finally:
+            self._lease = None
+            lease.release()
+
+    def discard(self) -> None:
+        """Drop finished weights and states, so that the next training starts anew.
 
         Raises:
             CheckpointError: another process is training this.
         """
-        self.lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.lock)
-        try:
-            if not locked:
-                lock.acquire(timeout=0)
-            (self.folder / _WEIGHTS).unlink(missing_ok=True)  # first: what is left counts for none
-            remove(self.folder)
-        except Timeout:
+        lease = None if self._lease is not None else Lease(self.lock)
+        if lease is not None and not lease.acquire(timeout=0):
             raise CheckpointError(
                 f"{self.folder} is being trained by another process; wait for it or end it"
-            ) from None
+            )
+        try:
+            (self.folder / _WEIGHTS).unlink(missing_ok=True)  # first: what is left counts for none
+            remove(self.folder)
         finally:
-            lock.release()
+            if lease is not None:
+                lease.release()
 
     def save_step(
         self,
@@ -139,7 +158,12 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         history: dict[str, Any],
     ) -> None:
-        """Write the state after ``step`` steps and drop the older one."""
+        """Write the state after ``step`` steps and drop the older one.
+
+        Raises:
+            LostLeaseError: another process has taken this training over.
+        """
+        self._check_lease()
         self._make_folder()
         final = self.folder / f"step-{step}"
         older = [folder for folder in self._steps() if folder != final]
@@ -156,6 +180,7 @@ class Checkpoint:
         digest = {"step": step, **{name: sha256(content) for name, content in files.items()}}
         for name, content in {**files, _DIGEST: json.dumps(digest).encode()}.items():
             write(parts / name, content)
+        self._check_lease()
         remove(final)
         parts.rename(final)
         sync(self.folder)
@@ -175,15 +200,25 @@ class Checkpoint:
         return 0, {}
 
     def finish(self, average: nn.Module, history: dict[str, Any]) -> None:
-        """Keep the averaged weights and the history; drop what only a resume needs."""
+        """Keep the averaged weights and the history; drop what only a resume needs.
+
+        Raises:
+            LostLeaseError: another process has taken this training over.
+        """
+        self._check_lease()
         self._make_folder()
         content = pack(average)
         write(self.folder / "identity.json", canonical_json(self.identity).encode())
         write(self.folder / "history.json", json.dumps(history).encode())
+        self._check_lease()
         self._write_digest(sha256(content))
         write(self.folder / _WEIGHTS, content)
         for left in (*self._steps(), *self.folder.glob("*.tmp")):
             remove(left)
+
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
     def _make_folder(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -249,10 +284,15 @@ def _read_digest(folder: Path) -> dict[str, Any] | None:
 
 def _checked_history(history: Any) -> dict[str, Any]:
     pairs = [history.get(name, []) for name in ("loss", "validation")]
-    if history.keys() - {"loss", "validation", "seconds"} or not all(
-        len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
-        for series in pairs
-        for pair in series
+    recent = history.get("recent", [])
+    if (
+        history.keys() - {"loss", "validation", "seconds", "recent"}
+        or not all(
+            len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
+            for series in pairs
+            for pair in series
+        )
+        or not (isinstance(recent, list) and all(isinstance(x, float) for x in recent))
     ):
         raise ValueError("it is not a history")
     float(history.get("seconds", 0.0))

@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bench.config import StageConfig, derive_seed
+from bench.config import StageConfig, derive_seed, stopping
 from bench.config.progress import Progress
 from bench.training.batches import Batch
 from bench.training.checkpoints import Checkpoint
 from bench.training.files import not_finite
 from bench.training.objectives import Objective
+from bench.training.parallel import mean as over_ranks
+from bench.training.parallel import parallel_loss, ranks, share_states
 
 __all__ = ["DivergedError", "History", "Stepper", "learning_rate", "train"]
 
@@ -73,6 +75,8 @@ class Stepper:
         config: optimisation.
         steps: of the whole training.
         seed: base seed of noise and dropout.
+        parallel: whether the processes of :func:`bench.training.parallel.group` each take a part
+            of every batch.
 
     Attributes:
         average: a copy of ``module`` with averaged weights; takes no gradients.
@@ -87,8 +91,10 @@ class Stepper:
         *,
         steps: int,
         seed: int,
+        parallel: bool = False,
     ):
-        self.module, self.objective, self.config = module, objective, config
+        self.module, self.config = module, config
+        self.objective = parallel_loss(module, objective) if parallel else objective
         self.steps, self.seed = steps, seed
         self.average = copy.deepcopy(module).requires_grad_(False)
         self._parameters = [p for p in module.parameters() if p.requires_grad]
@@ -134,7 +140,7 @@ def train(
     *,
     steps: int,
     seed: int,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
     progress: Progress | None = None,
@@ -150,7 +156,8 @@ def train(
         config: optimisation.
         steps: how many.
         seed: base seed of noise and dropout.
-        checkpoint: where to resume from and to save to.
+        checkpoint: where to resume from and to save to; None in all but the first of processes
+            that train together.
         device: where to train.
         validate: loss of the averaged module, called five times on the way.
         progress: where to show it.
@@ -159,23 +166,32 @@ def train(
 
     Raises:
         DivergedError: the loss or a weight, averaged or not, became NaN or infinite.
+        KeyboardInterrupt: it was asked to stop; what it had reached is saved.
     """
     progress = progress or Progress(quiet=True)
     module.to(device).train()
-    stepper = Stepper(module, objective, config, steps=steps, seed=seed)
-    start, state = checkpoint.load_step(module, stepper.average, stepper.optimizer)
+    here = ranks()
+    stepper = Stepper(module, objective, config, steps=steps, seed=seed, parallel=here.count > 1)
+    parts = module, stepper.average, stepper.optimizer
+    start, state = share_states(checkpoint.load_step(*parts) if checkpoint else None, *parts)
+    recent = [torch.tensor(loss, device=device) for loss in state.pop("recent", ())]
     history = History(**state)
     validate_at = {round(steps * (i + 1) / _VALIDATIONS) for i in range(_VALIDATIONS)}
     saved_at = time.perf_counter()
-    recent: list[Tensor] = []
 
-    with progress.task(name, steps, start) as task:
+    def save(done: int) -> None:
+        # Losses that no mean has taken in yet, so that a resume means what was not interrupted.
+        unseen = {"recent": torch.stack(recent).tolist()} if recent else {}
+        if checkpoint is not None:
+            checkpoint.save_step(done, *parts, asdict(history) | unseen)
+
+    with stopping.deferred() as asked_to_stop, progress.task(name, steps, start) as task:
         for step in range(start, steps):
             began = time.perf_counter()
             recent.append(stepper(step, batches(step).to(device)))
             done = step + 1
             if done % _LOG_EVERY == 0 or done == steps:
-                mean = torch.stack(recent).mean().item()
+                mean = over_ranks(torch.stack(recent).mean().item(), device)
                 recent.clear()
                 if not math.isfinite(mean):
                     raise DivergedError(f"{name}: loss {mean} at step {done}")
@@ -192,17 +208,21 @@ def train(
                     report(done, {"validation_loss": history.validation[-1][1]})
             task.advance(f"loss {history.loss[-1][1]:.4f}" if history.loss else "")
             now = time.perf_counter()
-            # Only where the loss has been looked at, so that a resume starts with an empty window.
-            if now - saved_at > _CHECKPOINT_EVERY_S and not recent:
-                checkpoint.save_step(
-                    done, module, stepper.average, stepper.optimizer, asdict(history)
-                )
+            stop = asked_to_stop() and done < steps
+            if here.count > 1:  # all of them, at the same step
+                stop = not recent and done < steps and over_ranks(float(stop), device) > 0
+            # Otherwise where the loss has been looked at: another look would wait for the GPU.
+            if stop or (now - saved_at > _CHECKPOINT_EVERY_S and not recent):
+                save(done)
                 saved_at = now
-
-    module.load_state_dict(stepper.average.state_dict())
-    module.eval()
-    _check_weights(name, steps, module)
-    checkpoint.finish(module, asdict(history))
+            if stop:
+                break
+        else:
+            module.load_state_dict(stepper.average.state_dict())
+            module.eval()
+            _check_weights(name, steps, module)
+            if checkpoint is not None:
+                checkpoint.finish(module, asdict(history))
     return history
 
 

@@ -36,8 +36,10 @@ class _Noised:
     def __init__(self, diffusion: Diffusion, batch: Batch, generator: torch.Generator):
         device = batch.gt.device
         x0 = diffusion.config.residual_scale * (batch.gt - batch.lms)
-        timestep = torch.randint(diffusion.timesteps, (len(x0),), generator=generator)
-        eps = torch.randn(x0.shape, generator=generator).to(device)
+        number, parts = batch.of
+        whole, mine = len(x0) * parts, slice(number * len(x0), (number + 1) * len(x0))
+        timestep = torch.randint(diffusion.timesteps, (whole,), generator=generator)[mine]
+        eps = torch.randn((whole, *x0.shape[1:]), generator=generator)[mine].to(device)
         self.x_t = diffusion.noisy(x0, eps, timestep)
         self.time = diffusion.network_time(timestep).to(device)
         self._target = diffusion.target(x0, eps, timestep)

@@ -76,6 +76,7 @@ def place_at(folder, device=CPU):
         device=device,
         progress=Progress(quiet=True),
         report=lambda *_: None,
+        alone=False,
         flags=CommonFlags(),
     )
 

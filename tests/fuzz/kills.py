@@ -1,0 +1,299 @@
+"""End ``ablation_modes`` at random moments, run the same command again, and look at what is there.
+
+    python tests/fuzz/kills.py --trials 100 --seed 0            # a small grid, in forked processes
+    python tests/fuzz/kills.py --trials 10 --real               # --preset smoke, as users run it
+
+A trial is one to three runs that end badly - SIGTERM, SIGINT, SIGKILL, a full disk (no file may
+grow any more), no memory (the address space may not grow any more), or a run that is stopped, and
+woken up when another one has done its work - and one that nothing happens to. Rows, weights and
+files must be those of an undisturbed run, bit by bit; no row twice, no half line, no half file, no
+lock that anybody waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import numpy as np
+
+from bench.config import ExitCode
+from bench.records import RunFolder, latest
+
+__all__ = ["FAULTS", "Grid", "table", "trials"]
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTS = ("SIGTERM", "SIGINT", "SIGKILL", "full disk", "no memory", "SIGSTOP")
+LEASE_S = 2.0
+_PATIENCE = 20.0
+"""How many times longer than the undisturbed run the last one may take."""
+_HUNG = 8.0
+"""Likewise a disturbed one, before it counts as hung and is killed."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is run.
+
+    Attributes:
+        arguments: of ``protocols/ablation_modes.py``, without ``--out``.
+        start: (arguments, home, log) -> process id, as a child of this process.
+    """
+
+    arguments: tuple[str, ...]
+    start: Callable[[list[str], Path, Path], int]
+
+    def begin(self, place: Path) -> int:
+        """Start the command on a place of its own: results, home, log."""
+        return self.start([*self.arguments, "--out", str(place / "out")], place / "home",
+                          place / "log")  # fmt: skip
+
+
+def real_grid() -> Grid:
+    """The smoke preset on the shipped sample, which is built anew in every trial."""
+
+    def start(arguments: list[str], home: Path, log: Path) -> int:
+        command = [sys.executable, str(ROOT / "protocols" / "ablation_modes.py"), *arguments]
+        environment = {**os.environ, "NODIFF_BENCH_HOME": str(home),
+                       "NODIFF_BENCH_LEASE": str(LEASE_S), "OMP_NUM_THREADS": "1"}  # fmt: skip
+        with log.open("ab") as out:
+            process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+        process.returncode = 0  # waited for by its id
+        return process.pid
+
+    return Grid(("--preset", "smoke", "--seed", "0", "--device", "cpu"), start)
+
+
+def small_grid(data: Path) -> Grid:
+    """Four small cells on a toy data set, without a report, in forks of this process."""
+    import torch
+
+    from bench.running import presenting
+    from bench.training import loop
+    from protocols import ablation_modes
+    from tests.cli import toy
+
+    torch.set_num_threads(1)  # a pool of threads does not survive a fork
+    loop._CHECKPOINT_EVERY_S = 0.0  # a state every ten steps
+    presenting.present = lambda *_, **__: None
+    toy.write(data)
+
+    def start(arguments: list[str], home: Path, log: Path) -> int:
+        if child := os.fork():
+            return child
+        code = 70
+        try:
+            out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            os.environ["NODIFF_BENCH_HOME"] = str(home)
+            os.environ["NODIFF_BENCH_LEASE"] = str(LEASE_S)
+            sys.argv = ["protocols/ablation_modes.py", *arguments]
+            ablation_modes.STUDY.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stderr.flush()
+            os._exit(code)
+
+    arguments = ("--preset", "smoke", "--dataset", str(data), "--sensor", "QB", "--device", "cpu",
+                 "--seed", "0", "--modes", "2", "4", "--scheme", "one_stage", "two_stage",
+                 "--override", "patch=32", "sampler.tile=32", "backbone.width=8",
+                 "backbone.layers=2", "evaluation.convention=none", "steps=40")  # fmt: skip
+    return Grid(arguments, start)
+
+
+def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Iterator[dict]:
+    """Yield the faults, exit codes and outcome of each of ``count`` trials.
+
+    Args:
+        grid: what is run.
+        count: how many.
+        seed: of faults and moments; when a moment finds what depends on the machine.
+        keep: folder for the places of trials that went wrong.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        reference = Path(name, "reference")
+        reference.mkdir()
+        began = time.monotonic()
+        code = _wait(grid.begin(reference), 3600)
+        seconds = time.monotonic() - began
+        if code != ExitCode.OK:
+            raise RuntimeError(f"the undisturbed run failed: {(reference / 'log').read_text()}")
+        wanted = _found(reference)
+        for number in range(count):
+            place = Path(name, str(number))
+            place.mkdir()
+            rng = random.Random(f"{seed} {number}")
+            faults, codes = [], []
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                # The first fault of each trial takes its turn, so that all get their share.
+                fault = FAULTS[number % len(FAULTS)] if not faults else rng.choice(FAULTS)
+                faults.append(fault)
+                moment = rng.uniform(0, 1.1) * seconds
+                codes.append(_disturbed(grid, place, fault, moment, _HUNG * seconds + 10))
+            began = time.monotonic()
+            codes.append(_wait(grid.begin(place), _PATIENCE * seconds + 10))
+            outcome = _judged(place, codes, wanted)
+            yield {
+                "number": number, "faults": faults, "codes": codes, "outcome": outcome,
+                "seconds": round(time.monotonic() - began, 1),
+            }  # fmt: skip
+            if keep and outcome != "the same":
+                shutil.copytree(place, keep / str(number), dirs_exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _disturbed(grid: Grid, place: Path, fault: str, after: float, limit: float) -> int | None:
+    """Run once with a fault ``after`` so many seconds; return the exit code, None if it hung."""
+    process = grid.begin(place)
+    time.sleep(after)
+    with suppress(OSError, IndexError):  # it has ended already
+        if fault == "full disk":
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (0, 0))
+        elif fault == "no memory":
+            pages = int(Path(f"/proc/{process}/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize()
+            resource.prlimit(process, resource.RLIMIT_AS, (limit, limit))
+        else:
+            os.kill(process, getattr(signal, fault))
+        if fault == "SIGSTOP":
+            code = _wait(grid.begin(place), limit)
+            os.kill(process, signal.SIGCONT)
+            woken = _wait(process, limit)
+            return woken if code == ExitCode.OK else code
+    return _wait(process, limit)
+
+
+def _wait(process: int, limit: float) -> int | None:
+    """Return the exit code of a child, None and end it where it takes too long."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return None
+
+
+def _found(place: Path) -> dict[str, object]:
+    """Return what a place holds that must be the same after every trial."""
+    folder = RunFolder(place / "out")
+    rows = latest(folder.rows())
+    found: dict[str, object] = {
+        f"row {row.protocol} {row.key}": (row.status, repr(row.value), str(row.samples))
+        for row in rows
+        if row.unit != "s"
+    }
+    for row in rows:
+        if row.artefact is not None:
+            with np.load(folder.path / row.artefact, allow_pickle=False) as arrays:
+                content = {name: arrays[name].tobytes() for name in sorted(arrays)}
+            found[f"artefact {row.key}"] = content
+    for path in sorted((place / "home" / "runs" / "checkpoints").rglob("*")):
+        if path.is_file() and path.name == "weights.safetensors":
+            found[f"weights {path.parent.name}"] = path.read_bytes()
+    data = place / "home" / "data"
+    for path in sorted(data.rglob("*.h5")) if data.is_dir() else ():
+        found[f"data {path.name}"] = path.read_bytes()
+    return found
+
+
+def _judged(place: Path, codes: list[int | None], wanted: dict[str, object]) -> str:
+    """Say what a trial came to: ``the same``, or what is wrong."""
+    log = (place / "log").read_text(errors="replace")
+    if codes[-1] is None:
+        return "blocked"
+    if codes[-1] != ExitCode.OK:
+        return f"exit code {codes[-1]} of the last run"
+    content = (place / "out" / "rows.jsonl").read_bytes()
+    if not content.endswith(b"\n"):
+        return "torn line"
+    try:
+        for line in content.splitlines():
+            json.loads(line)
+        rows = RunFolder(place / "out").rows()
+        found = _found(place)
+    except Exception as error:
+        return f"unreadable: {error}"
+    times = collections.Counter((row.protocol, row.key) for row in rows if row.status == "ok")
+    if twice := [key for key, number in times.items() if number > 1]:
+        return f"rows twice: {twice[0]}"
+    if found.keys() != wanted.keys():
+        return f"more or less than wanted: {sorted(found.keys() ^ wanted.keys())[0]}"
+    if other := [name for name in wanted if wanted[name] != found[name]]:
+        return f"another {other[0]}"
+    left = [
+        path.name
+        for path in (place / "out", place / "home")
+        for path in path.rglob("*")
+        if path.suffix in (".lease", ".part", ".tmp") or path.name.startswith("step-")
+    ]
+    if left:
+        return f"left behind: {left[0]}"
+    # A want of memory may come anywhere; every other end is one line.
+    if "Traceback" in log and "memory" not in log.lower():
+        return "traceback"
+    return "the same"
+
+
+def table(results: list[dict]) -> str:
+    """Return the trials by their first fault as a Markdown table."""
+    counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    for result in results:
+        for name in (result["faults"][0], "all"):
+            counts[name]["trials"] += 1
+            counts[name]["runs"] += len(result["faults"])
+            counts[name]["ended early"] += sum(code != 0 for code in result["codes"][:-1])
+            counts[name]["hung"] += sum(code is None for code in result["codes"][:-1])
+            counts[name]["the same"] += result["outcome"] == "the same"
+    columns = ("trials", "runs", "ended early", "hung", "the same")
+    lines = [f"| first fault | {' | '.join(columns)} |", "| --- |" + " --: |" * len(columns)]
+    for name in (*FAULTS, "all"):
+        lines.append(f"| {name} | {' | '.join(str(counts[name][c]) for c in columns)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--real", action="store_true", help="the smoke preset, as users run it")
+    parser.add_argument("--keep", type=Path, help="folder for the trials that went wrong")
+    flags = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        grid = real_grid() if flags.real else small_grid(Path(name, "toy"))
+        for result in trials(grid, flags.trials, flags.seed, flags.keep):
+            results.append(result)
+            print(json.dumps(result), file=sys.stderr, flush=True)
+    print(table(results))
+    return int(any(result["outcome"] != "the same" for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
