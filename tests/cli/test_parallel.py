@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -74,10 +75,11 @@ cells = [make(name) for name in "abcde"]
 kill_after = int(sys.argv[3])
 from bench.records import RunFolder
 append = RunFolder.append
-def killed(self, rows, config=None):
-    append(self, rows, config)
+def killed(self, rows, config=None, **options):
+    added = append(self, rows, config, **options)
     if kill_after and len(self.finished()) == kill_after:
         os.kill(os.getpid(), signal.SIGKILL)
+    return added
 RunFolder.append = killed
 run_cells(cells, Path(sys.argv[1]), protocol="toy", version=1, config={})
 """
@@ -146,5 +148,7 @@ def test_a_timing_never_runs_in_a_job_and_a_killed_job_is_made_up_for(data, tmp_
     taken.clear()
     monkeypatch.setattr(engine, "prepare_process", lambda quiet: None)
     monkeypatch.setattr(engine.torch, "set_num_threads", lambda number: None)
-    engine._work(lambda: cells, run, [cell.cell_id for cell in cells], 1, True, 0)
+    monkeypatch.setattr(engine.stopping, "listen", lambda **_: None)
+    names = [cell.cell_id for cell in cells]
+    engine._work(lambda: cells, run, names, 1, True, math.inf, 0)
     assert taken == ["work"]

@@ -58,7 +58,7 @@ def test_rows_cells_runs_views_and_files_move_along(tmp_path):
     before = out.rows_path.read_bytes(), out.cells_path.read_bytes()
     merge_folders(out.path, [tmp_path / "a", tmp_path / "b"])
     assert (out.rows_path.read_bytes(), out.cells_path.read_bytes()) == before
-    _, paths = write_report(out.rows(), out.runs(), {}, tmp_path / "report", title="merged")
+    _, paths, _ = write_report(out.rows(), out.runs(), {}, tmp_path / "report", title="merged")
     assert "30" in paths[-1].read_text("utf-8")
 
 
