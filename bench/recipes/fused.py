@@ -257,6 +257,7 @@ class DeepRecipe(ClassicalRecipe):
         parts = {
             "loss": self._class.training.loss,
             "patch": self.config.patch,
+            **self._tiles,
             "stage1": {"steps": self.config.steps, **as_plain(self.config.stage1)},
         }
         return self.network_settings | as_plain(versioned(parts))
@@ -332,7 +333,18 @@ class DeepRecipe(ClassicalRecipe):
         if self.weights is not None:
             file = {"method": self.name, "options": as_plain(self.resolved), "data": data}
             return {**file, "version": self.version, "weights": self._file["sha256"]}
-        return {"training": self.stages(data)[-1].identity}
+        return {"training": self.stages(data)[-1].identity, **self._tiles}
+
+    @cached_property
+    def _tiles(self) -> dict[str, int]:
+        """How images are fused, where that is not whole.
+
+        What a network that sees whole images learns holds at the size that it was trained at: its
+        Fourier coefficients, say, grow with the image.
+        """
+        with torch.device("meta"):
+            sees_all = self.method().reach is None
+        return {"tile": self.config.patch} if sees_all and self.weights is None else {}
 
     def count(self, side: int, batch: int, backward: bool = False) -> FlopReport:
         """Count the FLOPs of one pass over images of ``side`` PAN pixels."""
@@ -363,6 +375,7 @@ class DeepRecipe(ClassicalRecipe):
         else:
             method = self.method()
             method.network = network
+            method.tile = self._tiles.get("tile")
         method.network.to(device).eval()
         if compile:
             method.network.compile()

@@ -14,7 +14,15 @@ from bench.config import MethodTraining
 from bench.config.errors import UsageError
 from bench.fusion.checks import NoOptions, checked_ratio
 from bench.fusion.parts import Fit, SceneParts
-from bench.imaging import Box, Sensor, crop, get_sensor, upsample
+from bench.imaging import (
+    Box,
+    Sensor,
+    blend_tiles,
+    crop,
+    extract_tiles,
+    get_sensor,
+    upsample,
+)
 
 __all__ = ["DeepMethod"]
 
@@ -47,6 +55,7 @@ class DeepMethod(ABC):
             whose output is added to the base image.
         reach: pixels of PAN beyond which an input cannot change an output pixel; None: global.
         network: the module; weights at their initial values until trained or loaded.
+        tile: side in PAN pixels of the tiles that larger images are fused in; None: whole.
     """
 
     name: ClassVar[str]
@@ -59,6 +68,7 @@ class DeepMethod(ABC):
     dead: ClassVar[tuple[str, ...]] = ()
     last: ClassVar[tuple[str, ...]] = ()
     reach: int | None = None
+    tile: int | None = None
 
     def __init__(self, bands: int, config: object | None = None):
         if not BANDS[0] <= bands <= BANDS[1]:
@@ -89,7 +99,9 @@ class DeepMethod(ABC):
     def fuse(
         self, ms: Tensor, pan: Tensor, sensor: Sensor | str, lms: Tensor | None = None
     ) -> Tensor:
-        """Fuse images, whole; see :class:`bench.fusion.FusionMethod`. Nothing is clipped.
+        """Fuse images; see :class:`bench.fusion.FusionMethod`. Nothing is clipped.
+
+        Tiles share a quarter of their side with each neighbour and fade into each other there.
 
         ``sensor`` may also be a name that :func:`bench.imaging.get_sensor` knows. The network runs
         in evaluation mode, in the dtype and on the device of its weights.
@@ -102,7 +114,15 @@ class DeepMethod(ABC):
         ratio = checked_ratio(self, ms, pan, sensor, lms)
         if lms is None:
             lms = upsample(ms, ratio)
-        return self._called(ms, pan, lms)
+        if self.tile is None or max(pan.shape[-2:]) <= self.tile:
+            return self._called(ms, pan, lms)
+        low = self.tile // ratio
+        (cut_ms, _), (cut_pan, places), (cut_lms, _) = (
+            extract_tiles(image, scale * low, scale * (low // 4))
+            for image, scale in ((ms, 1), (pan, ratio), (lms, ratio))
+        )
+        tiles = [self._called(*images) for images in zip(cut_ms, cut_pan, cut_lms, strict=True)]
+        return blend_tiles(torch.stack(tiles), places, pan.shape[-2:])
 
     two_pass: ClassVar[bool] = False
 
