@@ -226,6 +226,7 @@ class _Run:
         # Another process may have finished it since this one looked.
         if not again and self.done(cell):
             return True
+        before = {row.run_id for row in self._rows(cell)}
         place = self._company.alone if cell.company == "none" else self._company.beside
         with place(cell.title):
             _log.info("%s", cell.title)
@@ -239,7 +240,7 @@ class _Run:
         def superseded() -> bool:
             if not lease.held:
                 lost.append(cell)
-            elif not again and self.done(cell):
+            elif not again and {row.run_id for row in self._rows(cell)} - before:
                 raise UsageError(
                     f"{cell.title}: two processes did it at once, so locks do not work in "
                     f"{self.folder.path}; run each with a part of its own, --shard 1/2 and so on"
