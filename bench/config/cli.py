@@ -147,7 +147,7 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
     except MissingExtraError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.MISSING
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         print(f"error: out of memory: {str(error).splitlines()[0]}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["is_out_of_memory", "is_want_of_host_memory", "says_out_of_memory"]
+__all__ = ["is_out_of_memory", "says_out_of_memory"]
 
 _WORDS = (
     "MemoryError",
@@ -18,6 +18,7 @@ _WORDS = (
     "STATUS_ALLOC_FAILED",
     "CUFFT_ALLOC_FAILED",
     "memory allocation failed",
+    "failed to map segment",
 )
 
 
@@ -25,26 +26,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception, or what caused it, is for want of memory.
 
     Python's and numpy's ``MemoryError``, torch's own class and its ``RuntimeError`` on a CPU, what
-    C++ (``std::bad_alloc``), cuBLAS, cuDNN and cuFFT say through it, and the system's ``ENOMEM``.
+    C++ (``std::bad_alloc``), cuBLAS, cuDNN and cuFFT say through it, the system's ``ENOMEM``, and
+    a library for which there is no room.
     """
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    if isinstance(error, RuntimeError) and says_out_of_memory(f"{type(error).__name__}: {error}"):
+    if isinstance(error, (RuntimeError, ImportError)) and says_out_of_memory(
+        f"{type(error).__name__}: {error}"
+    ):
         return True
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
-
-
-def is_want_of_host_memory(error: BaseException) -> bool:
-    """Return whether it was the machine's own memory, which other programs share, that ran out.
-
-    It may be there again in a minute; that of an accelerator had us alone.
-    """
-    words = ("DefaultCPUAllocator", "bad_alloc", "Cannot allocate memory")
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
-        return True
-    return error.__cause__ is not None and is_want_of_host_memory(error.__cause__)
 
 
 def says_out_of_memory(line: str) -> bool:

@@ -22,7 +22,6 @@ import torch
 
 from bench.config import BenchError, ExitCode, UsageError, as_plain, stopping
 from bench.config.cli import prepare_process
-from bench.config.exhaustion import is_want_of_host_memory
 from bench.measure import commit, is_out_of_memory, machine, versions
 from bench.records import Lease, Row, RunFolder, check_locks
 from bench.running.cells import Cell
@@ -263,9 +262,7 @@ class _Run:
             rows = list(cell.execute(context))
         except Exception as error:  # a cell's failure is a row; the other cells go on
             status, reason = "error", _first_line(error)
-            if is_want_of_host_memory(error):
-                reason = f"out of memory: {reason}"  # of what other programs use, too: tried again
-            elif is_out_of_memory(error):
+            if is_out_of_memory(error):
                 status = "oom"
             elif isinstance(error, DivergedError):
                 status = "diverged"

@@ -159,6 +159,9 @@ def test_finished_cells_are_not_redone(tmp_path):
         (UsageError("patch = 3"), "error", "patch = 3", False),
         (DivergedError("loss nan at step 20"), "diverged", "loss nan at step 20", True),
         (torch.OutOfMemoryError("CUDA out of memory"), "oom", "CUDA out of memory", True),
+        (MemoryError("no room"), "oom", "no room", True),
+        (ImportError("a.so: failed to map segment"), "oom", "a.so: failed to map segment", True),
+        (ImportError("no module"), "error", "ImportError: no module", False),
         (RuntimeError(), "error", "RuntimeError: RuntimeError", False),
     ],
 )
