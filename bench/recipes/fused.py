@@ -340,10 +340,11 @@ class DeepRecipe(ClassicalRecipe):
         """How images are fused, where that is not whole.
 
         What a network that sees whole images learns holds at the size that it was trained at: its
-        Fourier coefficients, say, grow with the image.
+        Fourier coefficients, say, grow with the image. A method that does not say how far its
+        network sees does its own tiling, or none.
         """
         with torch.device("meta"):
-            sees_all = self.method().reach is None
+            sees_all = getattr(self.method(), "reach", 0) is None
         return {"tile": self.config.patch} if sees_all and self.weights is None else {}
 
     def count(self, side: int, batch: int, backward: bool = False) -> FlopReport:
