@@ -49,6 +49,16 @@ def test_it_declares_what_it_is(name):
     assert cls.training.iterations > 1000
 
 
+def test_its_tiny_scale_is_a_smaller_network(name):
+    cls = FUSION_METHODS.get(name)
+    with torch.device("meta"):
+        tiny, published = (
+            sum(p.numel() for p in create_method(name, bands=4, **options).network.parameters())
+            for options in (cls.scales["tiny"], {})
+        )
+    assert 0 < tiny < published
+
+
 @pytest.mark.parametrize(
     ("bands", "ratio", "low"),
     [(4, 4, (17, 19)), (8, 4, (16, 16)), (3, 2, (33, 40)), (12, 3, (22, 23))],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +195,7 @@ class ADWM(_Weighted):
     name = "adwm"
     last = ("head.weight", "head.shift.out.*")
     Config = ADWMConfig
+    scales: ClassVar = {"tiny": {"width": 8, "blocks": 2}}
     approximation = (
         "the covariances' layer normalisation is taken to act on their rows, and dropout in the "
         "covariance networks, if there is any, is left out; initial values are torch's"
@@ -221,6 +223,7 @@ class ADWMFusionNet(_Weighted):
     name = "adwm_fusionnet"
     last = ("head.*",)
     Config = ADWMFusionNetConfig
+    scales: ClassVar = {"tiny": {"width": 8, "blocks": 2}}
     approximation = (
         "dropout in the covariance networks, if there is any, is left out; initial values are "
         "torch's, the recipe is that of the larger network"

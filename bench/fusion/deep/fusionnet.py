@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,6 +83,7 @@ class FusionNet(DeepMethod):
     name = "fusionnet"
     last = ("head.*",)
     Config = FusionNetConfig
+    scales: ClassVar = {"tiny": {"width": 8, "blocks": 1}}
     training = MethodTraining(
         iterations=121_425,  # 400 epochs of 9,714 patches in batches of 32
         loss="l2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -285,6 +286,7 @@ class HFIN(DeepMethod):
     name = "hfin"
     last = ("refine.last.*",)
     Config = HFINConfig
+    scales: ClassVar = {"tiny": {"width": 2}}
     training = MethodTraining(
         iterations=1000 * 9714 // 4,
         loss="l1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -266,6 +267,7 @@ class HOIF(DeepMethod):
     name = "hoif"
     last = ("ship.refine.last.*",)
     Config = HOIFConfig
+    scales: ClassVar = {"tiny": {"width": 4}}
     training = MethodTraining(
         iterations=500 * 9714 // 32,
         loss="l1",

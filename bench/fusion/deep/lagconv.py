@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -239,6 +239,7 @@ class LAGConv(DeepMethod):
     name = "lagconv"
     last = ("head.weight", "head.shift.out.*")
     Config = LAGConvConfig
+    scales: ClassVar = {"tiny": {"width": 8, "blocks": 1}}
     training = MethodTraining(
         iterations=151_781,  # 500 epochs of 9,714 patches in batches of 32
         loss="l2",

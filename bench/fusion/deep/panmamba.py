@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -315,6 +316,7 @@ class PanMamba(DeepMethod):
     name = "panmamba"
     last = ("head.last.*",)
     Config = PanMambaConfig
+    scales: ClassVar = {"tiny": {"width": 8, "blocks": 1, "crosses": 1, "states": 4}}
     training = MethodTraining(
         iterations=1_214_250,  # 500 epochs of 9,714 patches in batches of 4
         loss="l1",
