@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,14 @@ from bench.reporting.shown import Shown
 from bench.reporting.summary import last_rows
 from bench.reporting.text import missing, shown_value
 
-__all__ = ["Against", "against_reference", "judge_rows", "runs_by", "runs_of_rows"]
+__all__ = [
+    "Against",
+    "against_reference",
+    "judge_rows",
+    "reference_lines",
+    "runs_by",
+    "runs_of_rows",
+]
 
 Measured = tuple[Runs, tuple[Any, ...] | None]
 """Runs, and the areas of their images where rows name them."""
@@ -48,7 +55,7 @@ def against_reference(shown: Shown, view: View, metrics: Sequence[str]) -> Again
     Verdicts are corrected for the number of lines, metric by metric. Baselines are not compared.
     """
     frame, lines = shown.frame, shown.lines
-    reference = _matching(frame, view.reference)
+    reference = reference_lines(frame, view)
     fields = [c for c in shown.by if c.removeprefix("config.") in view.reference]
     rest = [c for c in shown.by if c not in fields]
     others = [
@@ -154,8 +161,9 @@ def runs_by(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[str, ...],
     return found
 
 
-def _matching(rows: pd.DataFrame, reference: Mapping[str, Any]) -> list[str]:
-    """Return the lines that have every value of the reference."""
+def reference_lines(rows: pd.DataFrame, view: View) -> list[str]:
+    """Return the lines that have every value of the view's reference."""
+    reference = view.reference
     columns = {column.removeprefix("config."): column for column in rows}
     if not set(reference) <= set(columns):
         return []

@@ -56,11 +56,21 @@ class Shown:
             "line", drop=False
         )
 
-    def first(self, count: int) -> tuple[list[str], list[str]]:
-        """Return the names of the first lines, and a note where there are more."""
+    def first(self, count: int, always: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+        """Return the names of the first lines, and a note where there are more.
+
+        Args:
+            count: how many at most.
+            always: names that are among them.
+        """
         names = list(self.lines.index)
-        left_out = f"The first {count} of {len(names)} lines are shown."
-        return names[:count], [left_out] if len(names) > count else []
+        if len(names) <= count:
+            return names, []
+        kept = [name for name in names if name in always][:count]
+        others = [name for name in names if name not in kept][: count - len(kept)]
+        chosen = [name for name in names if name in {*kept, *others}]
+        which = "The first" if chosen == names[:count] else "The reference and the first others,"
+        return chosen, [f"{which} {count} of {len(names)} lines are shown."]
 
 
 def axis_column(frame: pd.DataFrame, view: View) -> str | None:

@@ -287,8 +287,8 @@ def pictured(tmp_path):
     return rows, runs
 
 
-def figures_of(rows, runs):
-    sections = sections_of(rows, runs=runs)
+def figures_of(rows, runs, view=None):
+    sections = sections_of(rows, view, runs)
     return {name: figure for section in sections for name, figure in section.figures.items()}
 
 
@@ -302,6 +302,10 @@ def test_pictures_of_any_number_of_settings_are_drawn_and_a_cut_is_said(pictured
         words = words_in(figures[f"evaluate-sample-4-{kind}"])
         assert f"The first {shown} of 14 lines are shown." in words.replace("\n", " ")
         assert "layers = 0" in words.replace("\n", " ") and "layers = 13" not in words
+    view = View("evaluate", "E", blocks=("pictures",), reference={"backbone.layers": 13})
+    last = words_in(figures_of(*pictured, view)["evaluate-sample-4-images"]).replace("\n", " ")
+    assert "The reference and the first others, 8 of 14 lines are shown." in last
+    assert "layers = 13" in last and "layers = 6" in last and "layers = 7" not in last
     few = figures_of(pictured[0][:12], pictured[1])
     assert "are shown" not in words_in(few["evaluate-sample-4-images"])
 

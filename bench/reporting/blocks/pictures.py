@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.records import View
+from bench.reporting.against import reference_lines
 from bench.reporting.blocks.accuracy import panels
 from bench.reporting.figures import (
     feature_maps,
@@ -41,7 +42,7 @@ def pictures(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         for split, (draw, needs) in kinds.items():
             images = rows[(rows["metric"] == "fused") & (rows["split"] == split)]
             shown = show(images, view)
-            names, left_out = shown.first(_PANELS)
+            names, left_out = shown.first(_PANELS, reference_lines(shown.frame, view))
             drawn = dict(_first_of_each(shown, names, runs, needs))
             same = [key for key, axes in needs.items() if axes == 3 and key != "pan"]
             shapes = {arrays[key].shape for arrays in drawn.values() for key in same}
@@ -58,7 +59,7 @@ def features(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
     """Yield what enters guided blocks, and its spectrum: the last of each line, all of a line."""
     for name, _, words, rows in panels(frame, view):
         shown = show(rows[rows["metric"] == "features"], view)
-        names, left_out = shown.first(_PANELS)
+        names, left_out = shown.first(_PANELS, reference_lines(shown.frame, view))
         found = {
             line: {block: array for block, array in arrays.items() if array.ndim in (2, 3)}
             for line, arrays in _first_of_each(shown, names, runs, {})
