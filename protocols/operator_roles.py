@@ -36,7 +36,7 @@ class Flags(CommonFlags):
     denoiser: str = "attention_unet"
     """Backbone that denoises where the operator does not."""
     rounds: int = 11
-    """Timing rounds of the fused image; every round times every scheme once."""
+    """Timing rounds of training steps and images; every round times every scheme once."""
 
 
 def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
@@ -53,8 +53,10 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
     labels, bands = {"preset": flags.preset}, desk.dataset.sensor.bands
     once = [one for one in grid if one.seed == grid[0].seed]
     entrants = [Entrant(one, bands, flags.backbone_module, labels) for one in once]
-    at = At(grid[0].patch, 1, desk.device, rounds=flags.rounds)
-    yield from cost_cells(entrants, ("image",), at, desk)
+    first = grid[0]
+    for batch, works in ((first.stage1.batch, ("train_step", "adapt_step")), (1, ("image",))):
+        at = At(first.patch, batch, desk.device, rounds=flags.rounds)
+        yield from cost_cells(entrants, works, at, desk)
 
 
 def experiments(flags: Flags, desk: Desk) -> list[ExperimentConfig]:
@@ -77,7 +79,7 @@ VIEW = View(
     ("accuracy", "differences", "paired", "contributions", "spectrum", "pictures", "training",
      "cost", "quality"),
     baselines={"exp": "EXP (interpolation)"},
-    costs=("params", "params_added", "train_steps", "train_seconds", "train_flops"),
+    costs=("params", "params_added", "train_steps", "train_flops"),
     notes=(
         "precondition: the operator's image S joins the condition; refine: the diffusion adds to "
         "S; nodiff: the operator denoises; diffusion: no operator.",
