@@ -84,6 +84,13 @@ def ablation_finetuning(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def operator_roles(session: nox.Session) -> None:
+    """Figure 1: an operator before the diffusion, refined by it, as its denoiser."""
+    prepare(session)
+    session.run("python", "protocols/operator_roles.py", *session.posargs)
+
+
+@nox.session(default=False)
 def ablation_sampler(session: nox.Session) -> None:
     """DDIM and DDPM, one step to many: quality against time."""
     prepare(session)

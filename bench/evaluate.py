@@ -58,7 +58,8 @@ class Flags(CommonFlags):
     key: str | None = None
     """Array of --fused in .mat and .h5 files; by default the only one that can hold images."""
     scheme: Scheme | None = None
-    """How denoisers are trained: two_stage, joint, one_stage; the preset's own by default."""
+    """How denoisers are trained: two_stage, joint, one_stage, precondition, refine; the preset's
+    own by default."""
     convention: str | None = None
     """Border cut of the reduced-resolution indices: pancollection (default), dlpan, none."""
     images: int | None = None

@@ -76,18 +76,18 @@ def _exported(what: str, flags: Flags) -> dict[str, Any]:
 
     stored, recipe, side = _stored(flags)
     fusion = recipe.fusion(stored.network)
-    backbone = fusion.denoiser.backbone
+    denoiser = fusion.denoiser
     module = DenoisingStep(fusion.denoiser) if what == "step" else WholeSampler(fusion)
     module.eval()
     inputs = _inputs(what, recipe, flags.batch, side)
     folder = flags.out or _folder(flags.checkpoint)
-    multiple = None if flags.fixed else backbone.size_multiple
+    multiple = None if flags.fixed else denoiser.size_multiple
     graph = export_onnx(module, inputs, folder / f"{what}.onnx", multiple=multiple)
     with torch.no_grad():
         expected = module(*inputs.values())
     difference = (load_onnx(graph.path)(*inputs.values()) - expected).abs().max().item()
-    least = -(-backbone.min_size // backbone.size_multiple) * backbone.size_multiple
-    grid = f"multiples of {backbone.size_multiple}, at least {least} pixels"
+    least = -(-denoiser.min_size // denoiser.size_multiple) * denoiser.size_multiple
+    grid = f"multiples of {denoiser.size_multiple}, at least {least} pixels"
     return {
         "path": str(graph.path),
         "what": what,

@@ -33,6 +33,7 @@ from bench.config import (
     UsageError,
     run_command,
 )
+from bench.config.experiment import Scheme
 
 if TYPE_CHECKING:
     from bench.data.scene_windows import SceneWindows
@@ -68,7 +69,7 @@ class Flags:
     """Published weights of a deep --method (.pth or .safetensors), instead of trained ones."""
     backbone: str | None = None
     """Backbone of a trained denoiser."""
-    scheme: Literal["two_stage", "joint", "one_stage"] | None = None
+    scheme: Scheme | None = None
     """How the denoiser was trained; the preset's own by default."""
     preset: Literal["smoke", "laptop", "workstation", "paper"] = "laptop"
     """Scale the denoiser was trained at."""

@@ -27,6 +27,7 @@ from protocols import (
     ablation_sampler,
     efficiency,
     full_resolution,
+    operator_roles,
     reduced_resolution,
     visuals,
 )
@@ -38,6 +39,7 @@ STUDIES: tuple[Study, ...] = (
     ablation_finetuning.STUDY,
     ablation_layers.STUDY,
     ablation_sampler.STUDY,
+    operator_roles.STUDY,
     visuals.STUDY,
     efficiency.STUDY,
 )

@@ -91,6 +91,16 @@ class SampledDenoiser(nn.Module):
         """Pixels beyond which :meth:`conditions` sees nothing."""
         return self.inputs.reach
 
+    @property
+    def size_multiple(self) -> int:
+        """What the sides of images it takes are multiples of."""
+        return self.backbone.size_multiple
+
+    @property
+    def min_size(self) -> int:
+        """The smallest side of images it takes."""
+        return self.backbone.min_size
+
     @classmethod
     def of(cls, network: nn.Module) -> SampledDenoiser:
         """Return a trained network as a sampler calls it: a bare backbone is wrapped."""
@@ -109,6 +119,10 @@ class SampledDenoiser(nn.Module):
         """Compute every step-independent part once: ``image`` (B, K, H, W), the conditioning."""
         stem = self.backbone.condition(image) if hasattr(self.backbone, "condition") else None
         return Condition(image, stem, {})
+
+    def base(self, lms: Tensor, condition: Condition) -> Tensor:
+        """Return the image whose residual it denoises, (B, s, H, W): the up-sampled MS."""
+        return lms
 
     def time_part(self, time: Tensor) -> TimePart:
         """Compute every part that depends on the time alone: ``time`` (B,) in (0, 1]."""

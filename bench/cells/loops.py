@@ -108,7 +108,9 @@ class _Loop(DiffusionFusion):
     def _tabulate(self) -> dict[int, TimePart]:
         return {}
 
-    def _denoise(self, conditions: list[Tensor], time_parts: dict[int, TimePart]) -> Denoise:
+    def _folded(
+        self, lms: Tensor, conditions: list[Tensor], time_parts: dict[int, TimePart]
+    ) -> tuple[Tensor, Denoise]:
         network = self.denoiser
         folded = network.condition(*conditions) if self._again == "times" else None
 
@@ -119,4 +121,4 @@ class _Loop(DiffusionFusion):
             condition = folded or network.condition(image, detail)
             return network(x, self._time(len(x), t), condition)
 
-        return denoise
+        return lms, denoise

@@ -121,8 +121,9 @@ WORKS: dict[str, Work] = {
     ),
 }
 """By name: ``forward`` - one evaluation of the bare backbone, or of a deep method's network;
-``train_step`` - one iteration of the training loop on it; ``adapt_step`` - one of stage II,
-predictor and adapters included; ``denoise_step`` - one of the sampler, conditional parts folded;
+``train_step`` - one iteration of the training loop on it, or on the operator that super-resolves
+before it; ``adapt_step`` - one of stage II, with predictor and adapters, or that operator, frozen;
+``denoise_step`` - one of the sampler, conditional parts folded;
 ``image`` - whole fused images, by the experiment's sampler and tiles where it is a denoiser."""
 
 
@@ -146,7 +147,11 @@ class Entrant:
 
     @property
     def name(self) -> str:
-        return self.method or self.config.backbone
+        """What it is called by among others: backbones, as a rule, are of one scheme."""
+        config = self.config
+        if self.method is None and config.uses_operator:
+            return f"{config.scheme}, {config.operator} and {config.backbone}"
+        return self.method or config.backbone
 
     @cached_property
     def recipe(self) -> DiffusionRecipe | DeepRecipe:
@@ -247,7 +252,8 @@ def build_work(
     if isinstance(recipe, DeepRecipe):
         return _deep_work(work, recipe, size, batch, place)
     adapted = WORKS[work].adapted
-    network = (recipe.network() if adapted else recipe.backbone()).to(place)
+    build = recipe.network if adapted else recipe.backbone
+    network = (recipe.prior if work == "train_step" else build)().to(place)
 
     def images(channels: int, side: int = size) -> Tensor:
         return torch.rand(batch, channels, side, side, device=place)

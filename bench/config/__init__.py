@@ -29,6 +29,7 @@ from bench.config.presets import (
     experiment_preset,
     method_preset,
     preset_seeds,
+    with_operator,
     with_rate,
     with_steps,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "preset_seeds",
     "results_home",
     "run_command",
+    "with_operator",
     "with_rate",
     "with_steps",
 ]

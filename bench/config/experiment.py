@@ -26,7 +26,7 @@ __all__ = [
     "StageConfig",
 ]
 
-Scheme = Literal["two_stage", "joint", "one_stage"]
+Scheme = Literal["two_stage", "joint", "one_stage", "precondition", "refine"]
 Scale = Literal["tiny", "small", "base"]
 
 
@@ -252,11 +252,11 @@ class ExperimentConfig:
     steps: int
     """Optimiser steps of the whole training, whatever the scheme: entrants train equally long."""
     prior_share: float = 2 / 3
-    """Share of the steps that ``two_stage`` spends on stage I, the prior; stage II has the rest."""
+    """Share of the steps that schemes of two stages spend on stage I; stage II has the rest."""
     stage1: StageConfig = StageConfig()
     """Optimisation of stage I, and of the schemes that train from scratch in one go."""
     stage2: StageConfig = StageConfig(learning_rate=4e-5)
-    """Optimisation of stage II, the adapters."""
+    """Optimisation of stage II: the adapters, or the denoiser that takes up an operator's image."""
     dataset: str = "sample-4"
     backbone: str = "fno"
     scale: Scale = "base"
@@ -265,7 +265,13 @@ class ExperimentConfig:
     """Fields of the backbone's own config that differ from its scale's."""
     scheme: Scheme = "two_stage"
     """two_stage: NODiff. joint: its stage II network from scratch (Table 3, "w/o Stage I").
-    one_stage: the bare backbone conditioned on [upsampled MS, PAN]."""
+    one_stage: the bare backbone conditioned on [upsampled MS, PAN].
+    precondition, refine: stage I trains ``operator`` as a super-resolution network; stage II the
+    bare backbone, conditioned on its image S, too. It denoises H - L, or, refining, H - S (the
+    other schemes of figure 1, as NeurOp-Diff and DiffFNO)."""
+    operator: str = field(default="fno", metadata={"historic": "fno"})
+    """Backbone that super-resolves, ``precondition`` and ``refine`` alone; of the same scale, at
+    its own defaults."""
     condition: Literal["images", "wavelets"] = field(
         default="images", metadata={"historic": "images"}
     )
@@ -289,6 +295,11 @@ class ExperimentConfig:
         timesteps = self.diffusion.timesteps
         most = (self.sampler.steps <= timesteps, f"at most diffusion.timesteps = {timesteps}")
         _require(self.sampler, steps=most)
+
+    @property
+    def uses_operator(self) -> bool:
+        """Whether an operator super-resolves before the diffusion."""
+        return self.scheme in ("precondition", "refine")
 
     @property
     def stage_steps(self) -> tuple[int, int]:

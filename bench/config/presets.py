@@ -34,6 +34,7 @@ __all__ = [
     "experiment_preset",
     "method_preset",
     "preset_seeds",
+    "with_operator",
     "with_rate",
     "with_steps",
 ]
@@ -204,6 +205,16 @@ def with_steps(config: ExperimentConfig, steps: int, of: int | None = None) -> E
     )
     stage1, stage2 = stages
     return replace(config, steps=steps, stage1=stage1, stage2=stage2)
+
+
+def with_operator(config: ExperimentConfig, preset: str, operator: str) -> ExperimentConfig:
+    """Return an experiment whose stage I trains an operator, and stage II its denoiser anew.
+
+    Each is optimised as it would be on its own, so that the operator's training does not depend on
+    the denoiser.
+    """
+    alone = experiment_preset(preset, operator).stage1
+    return replace(config, operator=operator, stage1=alone, stage2=config.stage1)
 
 
 def with_rate(config: ExperimentConfig, rate: float) -> ExperimentConfig:

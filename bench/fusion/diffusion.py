@@ -29,6 +29,8 @@ from bench.imaging import (
 __all__ = ["NOISE_BLOCK", "DiffusionFusion"]
 
 Denoise = Callable[[Tensor, int], Tensor]
+Windows = Sequence[tuple[int, Box]]
+"""Number of an image, and a tile of it."""
 
 NOISE_BLOCK = 512
 """Side of the blocks that noise is drawn in, pixels; all noise of a smaller image is one draw."""
@@ -137,6 +139,17 @@ class DiffusionFusion:
         return self._each(self.denoiser.conditions, pan, lms)[0]
 
     @torch.no_grad()
+    def super_resolved(self, pan: Tensor, lms: Tensor) -> Tensor:
+        """Return S alone, (B, s, H, W): what the operator contributes by itself, in its tiles."""
+        grid = _Grid.of(*self.tile_plan(*lms.shape[-2:]), lms.shape[-2:])
+        maps = [lms, *self._each(self.denoiser.conditions, pan, lms)]
+
+        def image(_: object, __: Tensor, parts: list[Tensor]) -> Tensor:
+            return self.denoiser.super_resolved(self.denoiser.condition(*parts))
+
+        return self._in_tiles(maps, grid, grid.tiles, image)[..., : grid.size[0], : grid.size[1]]
+
+    @torch.no_grad()
     def fuse_window(self, noise: Tensor, pan: Tensor, lms: Tensor) -> Tensor:
         """Fuse one window, whole, from noise that is given: tensors in, a tensor out.
 
@@ -150,8 +163,8 @@ class DiffusionFusion:
             (B, s, H, W), unit scale.
         """
         conditions = list(self.denoiser.conditions(pan, lms))
-        denoise = self._denoise(conditions, self._tabulate())
-        return self._sample_windows(lms, denoise, lambda step: noise[step])
+        base, denoise = self._folded(lms, conditions, self._tabulate())
+        return self._sample_windows(base, denoise, lambda step: noise[step])
 
     # Windows of a scene; see :class:`bench.fusion.parts.WindowedMethod`
 
@@ -219,9 +232,8 @@ class DiffusionFusion:
         return rows, columns, corners
 
     def _fit(self, side: int) -> int:
-        backbone = self.denoiser.backbone
-        multiple = backbone.size_multiple
-        return -(-max(side, backbone.min_size) // multiple) * multiple
+        multiple = self.denoiser.size_multiple
+        return -(-max(side, self.denoiser.min_size) // multiple) * multiple
 
     def _each(self, call: Callable[..., Sequence[Tensor]], *images: Tensor) -> list[Tensor]:
         """Call image by image: whole scenes are large."""
@@ -253,21 +265,39 @@ class DiffusionFusion:
         Returns:
             (B, s, ...) of all that the tiles cover.
         """
+        time_parts = self._tabulate()
+
+        def sampled(chosen: Windows, lms: Tensor, parts: list[Tensor]) -> Tensor:
+            noise = partial(
+                self._noise, lms.shape[1], grid, [(keys[image], tile) for image, tile in chosen]
+            )
+            return self._sample_windows(*self._folded(lms, parts, time_parts), noise)
+
+        return self._in_tiles(maps, grid, tiles, sampled)
+
+    def _in_tiles(
+        self,
+        maps: Sequence[Tensor],
+        grid: _Grid,
+        tiles: Sequence[Box],
+        call: Callable[[Windows, Tensor, list[Tensor]], Tensor],
+    ) -> Tensor:
+        """Call on tiles of images, a batch at a time, and blend; see :meth:`_sample_tiles`.
+
+        Args:
+            call: (which, L, conditions) of a batch of tiles -> (batch, s, ...).
+        """
         area = _hull(tiles)
         maps = [_pad(x.to(self.device, torch.float32), area.size) for x in maps]
         windows = [(image, tile) for image in range(len(maps[0])) for tile in tiles]
-        time_parts = self._tabulate()
-        sampled = []
+        outputs = []
         for start in range(0, len(windows), self.sampler.batch):
             chosen = windows[start : start + self.sampler.batch]
-            base, *parts = (
+            lms, *parts = (
                 torch.stack([crop(x[image], area, tile) for image, tile in chosen]) for x in maps
             )
-            noise = partial(
-                self._noise, maps[0].shape[1], grid, [(keys[image], tile) for image, tile in chosen]
-            )
-            sampled.append(self._sample_windows(base, self._denoise(parts, time_parts), noise))
-        stacked = torch.cat(sampled).unflatten(0, (len(maps[0]), len(tiles))).transpose(0, 1)
+            outputs.append(call(chosen, lms, parts))
+        stacked = torch.cat(outputs).unflatten(0, (len(maps[0]), len(tiles))).transpose(0, 1)
         corners = [(tile.top, tile.left) for tile in tiles]
         return blend_tiles(stacked, corners, area.size, grid.fades, corners[0])
 
@@ -294,14 +324,16 @@ class DiffusionFusion:
         visited = sampling_timesteps(self.diffusion.timesteps, *steps)
         return {t: self.denoiser.time_part(self._time(1, t)) for t in visited}
 
-    def _denoise(self, conditions: list[Tensor], time_parts: dict[int, TimePart]) -> Denoise:
-        """Fold everything that does not depend on the step, then close over it."""
+    def _folded(
+        self, lms: Tensor, conditions: list[Tensor], time_parts: dict[int, TimePart]
+    ) -> tuple[Tensor, Denoise]:
+        """Fold everything that does not depend on the step; return the base, and what denoises."""
         condition = self.denoiser.condition(*conditions)
 
         def denoise(x: Tensor, t: int) -> Tensor:
             return self._step(x, self._time(len(x), t), condition, time_parts[t].expand(len(x)))
 
-        return denoise
+        return self.denoiser.base(lms, condition), denoise
 
     def _time(self, batch: int, timestep: int) -> Tensor:
         return self.diffusion.network_time(torch.full((batch,), timestep)).to(self.device)

@@ -25,12 +25,11 @@ def seen_around(denoiser: SampledDenoiser) -> int | None:
         The distance, a few pixels more where the network has smaller grids; None where it is half
         the image that is tried or all of it.
     """
-    backbone = denoiser.backbone
-    device = next(backbone.parameters()).device
-    multiple = backbone.size_multiple
-    side = -(-max(_SIDE, backbone.min_size) // multiple) * multiple
+    device = next(denoiser.parameters()).device
+    multiple, bands = denoiser.size_multiple, denoiser.backbone.bands
+    side = -(-max(_SIDE, denoiser.min_size) // multiple) * multiple
     middle = side // 2
-    pan, x = (torch.zeros(1, bands, side, side, device=device) for bands in (1, backbone.bands))
+    pan, x = (torch.zeros(1, channels, side, side, device=device) for channels in (1, bands))
     conditions = [torch.zeros_like(part) for part in denoiser.conditions(pan, x)]
     for image in (x, *conditions):
         image[..., middle, middle] = torch.nan

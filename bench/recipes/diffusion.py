@@ -2,14 +2,15 @@
 
 ``two_stage``: stage I trains the backbone conditioned on the reference, stage II the adapters
 around it, frozen. ``joint``: stage II's network from scratch. ``one_stage``: the backbone alone,
-conditioned on [upsampled MS, PAN], or on their wavelets too. All of them train for the same number
-of steps.
+conditioned on [upsampled MS, PAN], or on their wavelets too. ``precondition`` and ``refine``: stage
+I trains an operator as a super-resolution network, stage II the backbone conditioned on
+[upsampled MS, PAN] and its image. All of them train for the same number of steps.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,14 @@ from torch import Tensor, nn
 from backbones.layers.spectral import SpectralConv2d
 from backbones.names import MissingExtraError
 from backbones.registry import BACKBONES, module_of
-from bench.adapters import INPUTS, AdaptedDenoiser, Inputs, SampledDenoiser
+from bench.adapters import (
+    INPUTS,
+    AdaptedDenoiser,
+    Inputs,
+    OperatorDenoiser,
+    SampledDenoiser,
+    SuperResolver,
+)
 from bench.config import (
     BenchError,
     ExperimentConfig,
@@ -35,12 +43,15 @@ from bench.measure import FlopReport, count_flops, count_parameters
 from bench.recipes.base import Fuse, Part, Stage, initialising, versioned
 from bench.recipes.parts import diffusion_parts
 from bench.recipes.scales import resolved_options, resolved_scale
-from bench.training import AdaptedObjective, Objective, PlainObjective
+from bench.training import AdaptedObjective, FusionObjective, Objective, PlainObjective
 
 if TYPE_CHECKING:
     from bench.data import Dataset
 
 __all__ = ["DiffusionRecipe"]
+
+_CALLED = {"one_stage": "diffusion", "two_stage": "nodiff", "joint": "nodiff"}
+"""What rows call a scheme; the others by their own name."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +76,41 @@ class DiffusionRecipe:
         return self.config.scheme == "one_stage"
 
     @property
+    def adapted(self) -> bool:
+        """Whether predictor and adapters stand around the backbone, as NODiff has them."""
+        return self.config.scheme in ("two_stage", "joint")
+
+    @property
     def inputs(self) -> Inputs:
-        """What the backbone is conditioned on where it is bare."""
+        """What the backbone is conditioned on where it sees the inputs themselves."""
         return INPUTS[self.config.condition]
 
     @property
     def cond_channels(self) -> int:
-        """K: the image's bands, or those of what a bare backbone sees of the inputs."""
-        return self.inputs.channels(self.bands) if self.bare else self.bands
+        """K: the image's bands, those of what a bare backbone sees of the inputs, or both."""
+        seen = 0 if self.adapted else self.inputs.channels(self.bands)
+        return seen if self.bare else seen + self.bands
 
     @cached_property
     def title(self) -> str:
-        options = [f"{key}={value}" for key, value in self.config.backbone_options.items()]
-        return " ".join([self.name or self.config.backbone, *options, f"seed {self.config.seed}"])
+        config = self.config
+        options = [f"{key}={value}" for key, value in config.backbone_options.items()]
+        before = [f"{config.scheme}: {config.operator} and"] if config.uses_operator else []
+        return " ".join([*before, self.name or config.backbone, *options, f"seed {config.seed}"])
 
     @cached_property
     def options(self) -> Any:
         """The backbone's own config, scale and options resolved."""
         return resolved_options(self.config)
+
+    @cached_property
+    def operator_options(self) -> Any:
+        """The config of the operator that super-resolves: that of its scale."""
+        return resolved_options(self._operator)
+
+    @property
+    def _operator(self) -> ExperimentConfig:
+        return replace(self.config, backbone=self.config.operator, backbone_options={})
 
     @property
     def scale(self) -> str:
@@ -91,8 +119,9 @@ class DiffusionRecipe:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
+        scheme = self.config.scheme
         return {
-            "method": self.name or ("diffusion" if self.bare else "nodiff"),
+            "method": self.name or _CALLED.get(scheme, scheme),
             "backbone": self.config.backbone,
             "backbone_version": BACKBONES.get(self.config.backbone).version,
             "precision": "float32",
@@ -108,8 +137,12 @@ class DiffusionRecipe:
         """What decides what a network costs to run."""
         config = self.config
         parts = {"backbone": self.options, "scheme": config.scheme, "sampler": config.sampler}
-        if not self.bare:
+        if self.adapted:
             parts["adapters"] = config.adapters
+        if config.uses_operator:
+            parts["operator"] = {"name": config.operator, "options": self.operator_options}
+            if module := module_of(config.operator):
+                parts["operator_module"] = module["digest"]
         parts |= self._conditioned
         if module := module_of(config.backbone):
             parts["module"] = module["digest"]
@@ -147,26 +180,42 @@ class DiffusionRecipe:
         return found | before
 
     def check(self, sizes: Sequence[int] = ()) -> None:
+        config = self.config
         if self._conditioned and not self.bare:
             raise UsageError(
-                f"condition = {self.config.condition!r}: scheme {self.config.scheme!r} conditions "
+                f"condition = {config.condition!r}: scheme {config.scheme!r} conditions "
                 f"the backbone on an image; expected 'images', or scheme 'one_stage'"
             )
+        if not config.uses_operator and config.operator != (
+            usual := historic_values(config)["operator"]
+        ):
+            raise UsageError(
+                f"operator = {config.operator!r}: scheme {config.scheme!r} super-resolves by none; "
+                f"expected {usual!r}, or scheme 'precondition' or 'refine'"
+            )
+        self._check(config, self.backbone, sizes)
+        if config.uses_operator:
+            self._check(self._operator, lambda: self.prior().backbone, sizes)
+
+    def _check(
+        self, config: ExperimentConfig, build: Callable[[], nn.Module], sizes: Sequence[int]
+    ) -> None:
+        """Refuse a network that cannot be built, or does not take images of these sizes."""
         try:
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of weights without elements; the size is said
-                backbone = self.backbone()
+                backbone = build()
         except (BenchError, MissingExtraError):
             raise
         except Exception as error:  # a user's own network may raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(f"backbone {self.config.backbone!r}: {reason}") from error
-        sides = [("patch", self.config.patch), ("sampler.tile", self.config.sampler.tile)]
+            raise UsageError(f"backbone {config.backbone!r}: {reason}") from error
+        sides = [("patch", config.patch), ("sampler.tile", config.sampler.tile)]
         for what, side in [*sides, *(("size", size) for size in sizes)]:
             if side is not None and (side < backbone.min_size or side % backbone.size_multiple):
-                options = ", ".join(f"{k}={v}" for k, v in self.config.backbone_options.items())
+                options = ", ".join(f"{k}={v}" for k, v in config.backbone_options.items())
                 raise UsageError(
-                    f"{what} = {side}: backbone {self.config.backbone!r} ({options or self.scale}) "
+                    f"{what} = {side}: backbone {config.backbone!r} ({options or self.scale}) "
                     f"needs at least {backbone.min_size} pixels, in multiples of "
                     f"{backbone.size_multiple}"
                 )
@@ -183,6 +232,9 @@ class DiffusionRecipe:
         """Build the network that samples, untrained: the last stage's."""
         if self.bare:
             return self.backbone()
+        if self.config.uses_operator:
+            refines = self.config.scheme == "refine"
+            return OperatorDenoiser(self.backbone(), self.prior(), refines=refines)
         return AdaptedDenoiser(
             self.backbone(),
             self.config.adapters,
@@ -191,6 +243,20 @@ class DiffusionRecipe:
             initialising=partial(initialising, self.config.seed),
         )
 
+    def prior(self) -> nn.Module:
+        """Build the network of stage I, untrained: an operator that super-resolves, or the bare
+        backbone.
+        """
+        if not self.config.uses_operator:
+            return self.backbone()
+        name = self.config.operator
+        with initialising(self.config.seed, name):
+            operator = BACKBONES.get(name)(
+                bands=self.bands, cond_channels=self.inputs.channels(self.bands),
+                config=self.operator_options,
+            )  # fmt: skip
+        return SuperResolver(operator, self.config.diffusion.residual_scale)
+
     def sampled(self, network: nn.Module) -> SampledDenoiser:
         """Return a network as a sampler calls it: a bare backbone and what it is conditioned on."""
         if isinstance(network, SampledDenoiser):
@@ -198,14 +264,17 @@ class DiffusionRecipe:
         return SampledDenoiser(network, self.inputs)
 
     def plain_objective(self) -> Objective:
-        """Return the loss of the bare backbone."""
+        """Return the loss of stage I: of an operator that super-resolves, or the bare backbone."""
+        if self.config.uses_operator:
+            return FusionObjective("l1")
         diffusion = Diffusion(self.config.diffusion)
         return PlainObjective(diffusion, self.config.condition if self.bare else "reference")
 
     def adapted_objective(self) -> Objective:
-        """Return the loss of the adapted network."""
+        """Return the loss of stage II."""
         diffusion = Diffusion(self.config.diffusion)
-        return AdaptedObjective(diffusion, self.config.adapters.predictor_loss)
+        weight = self.config.adapters.predictor_loss if self.adapted else 0.0
+        return AdaptedObjective(diffusion, weight)
 
     # Stages
 
@@ -216,6 +285,9 @@ class DiffusionRecipe:
         if config.scheme == "joint":
             return (self._adapted_stage(None, config.stage1, config.steps, data),)
         prior_steps, steps = config.stage_steps
+        if config.uses_operator:
+            prior = self._operator_stage(prior_steps, data)
+            return prior, self._adapted_stage(prior.identity, config.stage2, steps, data)
         prior = self._plain_stage("conditioned_on_reference", prior_steps, data)
         return prior, self._adapted_stage(prior.identity, config.stage2, steps, data)
 
@@ -253,6 +325,35 @@ class DiffusionRecipe:
             count=partial(self.count_step, "train_step", self.config.patch, stage1.batch),
         )
 
+    def _operator_stage(self, steps: int, data: str) -> Stage:
+        """Return stage I of an operator: what comes after it has no say."""
+        config = self.config
+        module = module_of(config.operator)
+        identity = {
+            "stage": "super_resolution",
+            "backbone": config.operator,
+            "backbone_version": BACKBONES.get(config.operator).version,
+            "backbone_options": self.operator_options,
+            "gain": config.diffusion.residual_scale,
+            "optimisation": config.stage1,
+            "steps": steps,
+            "data": data,
+            "patch": config.patch,
+            "seed": config.seed,
+            **({"module": module["digest"]} if module else {}),
+        }
+        return Stage(
+            "stage1",
+            as_plain(versioned(identity), identity=True),
+            build=lambda _before: self.prior(),
+            objective=self.plain_objective(),
+            optimisation=config.stage1,
+            steps=steps,
+            patch=config.patch,
+            seed=config.seed,
+            count=partial(self.count_step, "train_step", config.patch, config.stage1.batch),
+        )
+
     def _adapted_stage(
         self, base: Mapping[str, Any] | None, optimisation: StageConfig, steps: int, data: str
     ) -> Stage:
@@ -261,12 +362,14 @@ class DiffusionRecipe:
         def build(before: nn.Module | None) -> nn.Module:
             network = self.network()
             if before is not None:
-                network.backbone.load_state_dict(before.state_dict())
+                frozen = network.backbone if self.adapted else network.operator
+                frozen.load_state_dict(before.state_dict())
             return network
 
+        added = {"adapters": config.adapters} if self.adapted else {}
         return self._stage(
             "stage2",
-            {"stage": config.scheme, "base": base, "adapters": config.adapters,
+            {"stage": config.scheme, "base": base, **added,
              "optimisation": optimisation, "steps": steps},
             data,
             build=build,
@@ -280,17 +383,13 @@ class DiffusionRecipe:
 
     def meta_network(self, adapted: bool, device: torch.device | str) -> nn.Module:
         """Build on the meta device; spectral layers run as they would on ``device``."""
-        with torch.device("meta"):
-            network = self.network() if adapted else self.backbone()
-        for layer in network.modules():
-            if isinstance(layer, SpectralConv2d):
-                layer.planned_for = torch.device(device)
-        return network
+        return _on_meta(self.network if adapted else self.backbone, device)
 
     def count_step(
         self, work: str, side: int, batch: int, device: torch.device | str = "cpu"
     ) -> FlopReport:
-        """Count the FLOPs of one ``forward``, ``train_step`` (bare) or ``adapt_step``.
+        """Count the FLOPs of one ``forward``, ``train_step`` (bare, or of the operator that
+        super-resolves) or ``adapt_step``.
 
         Loss, clipping, optimiser and averaging are elementwise: free by the counter's convention.
 
@@ -300,11 +399,13 @@ class DiffusionRecipe:
             batch: images at once.
             device: where it would run: spectral layers choose their executed form by it.
         """
-        network = self.meta_network(work == "adapt_step", device)
         x, pan, cond = (
             torch.empty(batch, channels, side, side, device="meta")
             for channels in (self.bands, 1, self.cond_channels)
         )
+        if work == "train_step" and self.config.uses_operator:
+            return count_flops(_on_meta(self.prior, device), None, pan, x, backward=True)
+        network = self.meta_network(work == "adapt_step", device)
         time = torch.empty(batch, device="meta")
         if work == "adapt_step":
             return count_flops(_adapted_output, network, x, time, pan, x, backward=True)
@@ -367,12 +468,23 @@ class DiffusionRecipe:
             "bands": self.bands,
             "cond_channels": self.cond_channels,
             "module": module_of(self.config.backbone),
-        }
+            **({"operator_module": module_of(self.config.operator)}
+               if self.config.uses_operator else {}),
+        }  # fmt: skip
+
+
+def _on_meta(build: Callable[[], nn.Module], device: torch.device | str) -> nn.Module:
+    with torch.device("meta"):
+        network = build()
+    for layer in network.modules():
+        if isinstance(layer, SpectralConv2d):
+            layer.planned_for = torch.device(device)
+    return network
 
 
 def _adapted_output(
-    network: AdaptedDenoiser, x: Tensor, time: Tensor, pan: Tensor, lms: Tensor
+    network: SampledDenoiser, x: Tensor, time: Tensor, pan: Tensor, lms: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the loss of stage II looks at."""
-    image, detail = network.conditions(pan, lms)
-    return network(x, time, network.condition(image, detail)), image
+    parts = network.conditions(pan, lms)
+    return network(x, time, network.condition(*parts)), parts[0]

@@ -29,6 +29,7 @@ def diffusion_parts(
     - ``interpolation``: EXP, the up-sampled MS, clipped to [0, 1];
     - ``one_step``: the method itself, its sampler taking one step;
     - ``pseudo_sr``: U, what the auxiliary predictor gives before any diffusion, clipped likewise;
+    - ``super_resolved``: S, what the operator gives before any diffusion, clipped likewise;
     - ``no_detail``: the method itself, its detail feature V replaced by zeros;
     - ``prior_shown_reference``: restore(H), the network of stage I, without anything that stage II
       added, conditioned on the reference as it was trained. Joint training leaves no such network.
@@ -50,6 +51,9 @@ def diffusion_parts(
     def pseudo_sr(_: int, ms: Tensor, pan: Tensor, lms: Tensor, gt: Tensor) -> Tensor:
         return whole.pseudo_image(pan, lms).to(lms).clamp(0, 1)
 
+    def super_resolved(_: int, ms: Tensor, pan: Tensor, lms: Tensor, gt: Tensor) -> Tensor:
+        return whole.super_resolved(pan, lms).to(lms).clamp(0, 1)
+
     def no_detail(number: int, ms: Tensor, pan: Tensor, lms: Tensor, gt: Tensor) -> Tensor:
         return whole.fuse_without_detail(pan, lms, keys=keys(number))
 
@@ -60,9 +64,10 @@ def diffusion_parts(
 
     has = {
         interpolation: True,
-        pseudo_sr: not recipe.bare,
+        pseudo_sr: recipe.adapted,
+        super_resolved: config.uses_operator,
         one_step: config.sampler.steps > 1,
         prior_shown_reference: config.scheme == "two_stage",
-        no_detail: not recipe.bare and network.guidance is not None,
+        no_detail: recipe.adapted and network.guidance is not None,
     }
     return {part.__name__: part for part, there in has.items() if there}

@@ -98,6 +98,8 @@ def load_trained(folder: str | Path) -> StoredNetwork:
             recipe = DeepRecipe(name, bands, options, config=config, ratio=ratio)
         else:
             _register(config.backbone, about.pop("module", None))
+            if config.uses_operator:
+                _register(config.operator, about.pop("operator_module", None))
             recipe = DiffusionRecipe(config, bands, name=name)
         identity = json.loads((folder / "identity.json").read_text("utf-8"))
         checkpoint = Checkpoint(folder.parent, identity)

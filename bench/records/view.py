@@ -94,6 +94,8 @@ SCHEME_WORDS = {
     "one_stage": "which denoiser? (bare)",
     "two_stage": "what does NODiff make of it? (two stages)",
     "joint": "both stages at once (joint)",
+    "precondition": "an operator before the diffusion (precondition)",
+    "refine": "an operator, refined by diffusion (refine)",
 }
 """The rulers, by what they answer."""
 

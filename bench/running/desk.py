@@ -20,6 +20,7 @@ from bench.config import (
     experiment_preset,
     preset_seeds,
     results_home,
+    with_operator,
 )
 from bench.config.progress import Progress
 from bench.records import check_locks
@@ -114,19 +115,25 @@ class Desk:
         Args:
             **changes: fields that the command sets in a way of its own.
         """
-        experiments = [
-            replace(experiment_preset(self.flags.preset, backbone), dataset=self.flags.dataset)
-            for backbone in self.backbones
-        ]
-        configs = [
-            replace(apply_overrides(config, self.flags.override), **changes)
-            for config in experiments
-        ]
+        configs = [self._experiment(backbone, changes) for backbone in self.backbones]
         return [
             replace(config, seed=seed)
             for config in configs
             for seed in self.flags.seed or preset_seeds(self.flags.preset, config.scheme)
         ]
+
+    def _experiment(self, backbone: str, changes: Mapping[str, Any]) -> ExperimentConfig:
+        preset = self.flags.preset
+
+        def changed(config: ExperimentConfig) -> ExperimentConfig:
+            return replace(apply_overrides(config, self.flags.override), **changes)
+
+        base = replace(experiment_preset(preset, backbone), dataset=self.flags.dataset)
+        config = changed(base)
+        if not config.uses_operator:
+            return config
+        BACKBONES.match([config.operator])  # refuses what is none
+        return changed(with_operator(base, preset, config.operator))
 
     @cached_property
     def backbones(self) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.adapters import INPUTS, AdaptedDenoiser
+from bench.adapters import INPUTS, SampledDenoiser
 from bench.diffusion import Diffusion
 from bench.training.batches import Batch
 
@@ -31,11 +31,16 @@ _LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
 class _Noised:
-    """The draw both objectives share: residual, timestep, noise; and the loss of an answer."""
+    """The draw both objectives share: residual, timestep, noise; and the loss of an answer.
 
-    def __init__(self, diffusion: Diffusion, batch: Batch, generator: torch.Generator):
+    ``base`` is the image that the residual is over.
+    """
+
+    def __init__(
+        self, diffusion: Diffusion, batch: Batch, base: Tensor, generator: torch.Generator
+    ):
         device = batch.gt.device
-        x0 = diffusion.config.residual_scale * (batch.gt - batch.lms)
+        x0 = diffusion.config.residual_scale * (batch.gt - base)
         number, parts = batch.of
         whole, mine = len(x0) * parts, slice(number * len(x0), (number + 1) * len(x0))
         timestep = torch.randint(diffusion.timesteps, (whole,), generator=generator)[mine]
@@ -64,7 +69,7 @@ class PlainObjective:
         self.condition = condition
 
     def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        draw = _Noised(self.diffusion, batch, generator)
+        draw = _Noised(self.diffusion, batch, batch.lms, generator)
         if self.condition == "reference":
             cond = batch.gt
         else:
@@ -73,7 +78,7 @@ class PlainObjective:
 
 
 class AdaptedObjective:
-    """Stage II: the adapted denoiser conditioned on [PAN, LRMS] (eq. 15).
+    """Stage II: a denoiser that makes its condition of [PAN, LRMS] itself (eq. 15).
 
     Args:
         diffusion: forward process and target.
@@ -85,14 +90,14 @@ class AdaptedObjective:
         self.diffusion = diffusion
         self.predictor_loss = predictor_loss
 
-    def __call__(self, module: AdaptedDenoiser, batch: Batch, generator: torch.Generator) -> Tensor:
-        draw = _Noised(self.diffusion, batch, generator)
-        detail, image = module.predictor(batch.pan, batch.lms)
-        output = module(draw.x_t, draw.time, module.condition(image, detail))
-        loss = draw.loss(output)
+    def __call__(self, module: SampledDenoiser, batch: Batch, generator: torch.Generator) -> Tensor:
+        parts = module.conditions(batch.pan, batch.lms)
+        condition = module.condition(*parts)
+        draw = _Noised(self.diffusion, batch, module.base(batch.lms, condition), generator)
+        loss = draw.loss(module(draw.x_t, draw.time, condition))
         if self.predictor_loss:
             scale = self.diffusion.config.residual_scale
-            loss = loss + self.predictor_loss * scale * F.l1_loss(image, batch.gt)
+            loss = loss + self.predictor_loss * scale * F.l1_loss(parts[0], batch.gt)
         return loss
 
 

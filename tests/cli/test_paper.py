@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import pandas as pd
 import pytest
+import torch
 
 from bench.config import ExitCode, UsageError
 from bench.metrics import full_resolution as full_resolution_indices
@@ -12,7 +13,14 @@ from bench.records import RunFolder
 from bench.reporting.paper import load_paper_table
 from bench.reporting.tables import Table, with_ideal, with_paper_numbers
 from bench.running import Desk
-from protocols import ablation_finetuning, ablation_sampler, full_resolution, paper, visuals
+from protocols import (
+    ablation_finetuning,
+    ablation_sampler,
+    full_resolution,
+    operator_roles,
+    paper,
+    visuals,
+)
 from tests.cli import pancollection, toy
 
 TINY = (*toy.TINY, "steps=2")
@@ -75,6 +83,42 @@ def test_samplers_share_one_training(data, home):
     assert set(lines) == {(kind, steps) for kind in ("ddim", "ddpm") for steps in (1, 3)}
     assert lines["ddim", 3] != lines["ddpm", 3]
     assert len(list((home / "runs" / "checkpoints").glob("*/weights.safetensors"))) == 1
+
+
+@pytest.mark.slow
+def test_operators_in_every_role_share_what_they_can(data, home, capsys):
+    given = common(data, override=("evaluation.convention=none",))
+    assert operator_roles.STUDY.run(operator_roles.Flags(**given, rounds=2)) == ExitCode.OK
+    rows = RunFolder(home / "runs/operator_roles/toy-smoke").latest()
+    assert {row.status for row in rows} == {"ok"}
+    psnr = {row.method: row for row in rows if (row.kind, row.metric) == ("accuracy", "PSNR")}
+    assert set(psnr) == {"exp", "precondition", "refine", "nodiff", "diffusion"}
+    assert psnr["precondition"].value != psnr["refine"].value
+    parts = {row.config["scheme"]: row.value for row in rows
+             if (row.method, row.metric) == ("super_resolved", "PSNR")}  # fmt: skip
+    assert parts["precondition"] == parts["refine"]
+    for metric in ("latency_image", "latency_train_step", "flops_image"):
+        found = [row.method for row in rows if row.metric == metric and row.config.get("threads")]
+        expected = [] if metric == "flops_image" else sorted(set(psnr) - {"exp"})
+        assert sorted(found) == expected
+    trained = list((home / "runs" / "checkpoints").glob("*/weights.safetensors"))
+    assert len(trained) == 6  # four schemes, NODiff's prior, and one operator for both outside
+    assert "what the diffusion adds to S" in capsys.readouterr().out
+
+    # The same training by the verbs, and from its folder.
+    from bench.evaluate import STUDY, Flags
+    from bench.recipes import load_trained
+
+    flags = Flags(**given, backbone=("attention_unet",), scheme="refine", out=home / "out")
+    assert STUDY.run(flags) == ExitCode.OK
+    assert len(list((home / "runs" / "checkpoints").glob("*/weights.safetensors"))) == 6
+    (again,) = (row for row in RunFolder(home / "out").latest()
+                if (row.kind, row.metric) == ("accuracy", "PSNR"))  # fmt: skip
+    assert again.value == psnr["refine"].value
+    stored = load_trained(home / "runs" / "checkpoints" / again.config["training"])
+    assert stored.recipe.config.scheme == "refine"
+    pan, lms = torch.rand(1, 1, 64, 64), torch.rand(1, 4, 64, 64)
+    assert not torch.equal(stored.method().super_resolved(pan, lms), lms)
 
 
 def test_full_resolution_alone_measures_nothing_else(data, home, capsys):

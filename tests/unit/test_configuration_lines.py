@@ -37,13 +37,16 @@ CHOICES = {
     "sampler.batch": (1, 4),
     "sampler.clip": (True, False),
     "patch": (32, 64),
-    "scheme": ("two_stage", "joint", "one_stage"),
+    "scheme": ("two_stage", "joint", "one_stage", "precondition", "refine"),
+    "operator": ("fno", "wfno"),
 }
+OUTSIDE = {"backbone.form", "sampler.batch", "adapters.guidance", "adapters.rank"}
 WITHOUT_EFFECT = {
-    "two_stage": {"backbone.form", "sampler.batch"},
-    "joint": {"backbone.form", "sampler.batch", "prior_share", "stage2.learning_rate"},
-    "one_stage": {"backbone.form", "sampler.batch", "adapters.guidance", "adapters.rank",
-                  "prior_share", "stage2.learning_rate"},
+    "two_stage": {"backbone.form", "sampler.batch", "operator"},
+    "joint": {"backbone.form", "sampler.batch", "operator", "prior_share", "stage2.learning_rate"},
+    "one_stage": {*OUTSIDE, "operator", "prior_share", "stage2.learning_rate"},
+    "precondition": OUTSIDE,
+    "refine": OUTSIDE,
 }  # fmt: skip
 overrides = st.fixed_dictionaries({name: st.sampled_from(v) for name, v in CHOICES.items()})
 

@@ -72,6 +72,8 @@ def test_each_scheme_has_the_parts_it_can_have(dataset):
     assert names() == PARTS
     assert names("scheme=joint") == [part for part in PARTS if part != "prior_shown_reference"]
     assert names("scheme=one_stage") == ["interpolation", "one_step"]
+    for scheme in ("precondition", "refine"):
+        assert names(f"scheme={scheme}") == ["interpolation", "super_resolved", "one_step"]
     assert names("adapters.guidance=False") == PARTS[:-1]
     assert names("sampler.steps=1") == [part for part in PARTS if part != "one_step"]
     assert ClassicalRecipe("gsa", 4).parts(None, dataset, CPU) == {}

@@ -100,7 +100,7 @@ def test_convolutions_take_any_size_and_spectral_layers_one(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ddim", "ddpm"])
-@pytest.mark.parametrize("scheme", ["one_stage", "two_stage"])
+@pytest.mark.parametrize("scheme", ["one_stage", "two_stage", "refine"])
 def test_the_whole_sampler_is_one_graph(scheme, kind, tmp_path):
     recipe = recipe_of("fno", scheme, steps=3, kind=kind)
     fusion = recipe.fusion(network_of(recipe))

@@ -494,7 +494,7 @@ def test_equal_configs_train_once_and_stage_one_is_shared(dataset, workspace, mo
     assert again.histories == first.histories
 
 
-@pytest.mark.parametrize("scheme", ["two_stage", "joint", "one_stage"])
+@pytest.mark.parametrize("scheme", ["two_stage", "joint", "one_stage", "refine"])
 def test_same_seed_same_weights_wherever_it_runs(scheme, dataset, tmp_path):
     results = []
     for number, seed in enumerate((0, 0, 1)):

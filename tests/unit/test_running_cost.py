@@ -78,7 +78,7 @@ def test_where_nothing_is_truncated_the_form_that_runs_is_counted(size, device, 
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("scheme", ["two_stage", "one_stage"])
+@pytest.mark.parametrize("scheme", ["two_stage", "one_stage", "refine"])
 def test_flops_of_an_image_are_those_of_the_fusion_that_runs(name, scheme):
     config = tiny(name, f"scheme={scheme}")
     recipe = DiffusionRecipe(config, BANDS)
@@ -91,7 +91,7 @@ def test_flops_of_an_image_are_those_of_the_fusion_that_runs(name, scheme):
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("scheme", ["two_stage", "joint"])
+@pytest.mark.parametrize("scheme", ["two_stage", "joint", "precondition"])
 def test_flops_of_training_steps_are_those_of_the_loop(name, scheme):
     config = tiny(name, f"scheme={scheme}")
     entrant = Entrant(config, BANDS)

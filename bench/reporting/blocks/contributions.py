@@ -34,6 +34,7 @@ _WHOLE, _PRIOR = "whole", "prior_shown_reference"
 _SHOWN = {
     "interpolation": ("EXP", "the up-sampled MS image, no network"),
     "pseudo_sr": ("U", "the image of the auxiliary predictor, no diffusion"),
+    "super_resolved": ("S", "the image of the operator, no diffusion"),
     "one_step": ("one step", "the method when its sampler takes one step"),
     _WHOLE: ("all steps", "the method itself"),
     _PRIOR: (
@@ -46,6 +47,7 @@ _SHOWN = {
 """Heading and meaning of a part's column, by what its rows are called."""
 _ADDED = {
     "pseudo_sr": ("what the diffusion adds to U", "all steps less U"),
+    "super_resolved": ("what the diffusion adds to S", "all steps less S"),
     "one_step": ("steps 2..n", "all steps less one step"),
     "no_detail": ("what V adds", "all steps less V = 0"),
 }
