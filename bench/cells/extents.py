@@ -188,7 +188,7 @@ class _Extent:
         side = images.pan.shape[-1]
         cost = {"kind": "cost", "split": "reduced", "size": side, "batch": 1}
         meta = self._fitted(recipe.meta_network(True, desk.device))
-        each = flops_per_image(recipe, self.extent, desk.device, network=meta).executed
+        each = flops_per_image(recipe, self.extent, desk.device, network=meta).canonical
         flops = each * (side // self.extent) ** 2 / 1e9
         return [
             *rows,

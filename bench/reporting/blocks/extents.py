@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from bench.records import View
+from bench.records.verdicts import Verdict
 from bench.reporting.against import Against, against_reference
 from bench.reporting.blocks.accuracy import Panel, panels
 from bench.reporting.html import Section
@@ -82,7 +83,7 @@ def _section(
             for variant, line in by.to_dict("index").items()
         ]
     for _, of in found.groupby(level=keys[:2], sort=False):
-        said.append(_sentence(of, verdicts, start))
+        said.append(_sentence(of, variants, verdicts, start))
     notes = [*filter(None, said), VERDICT_NOTE, *notes_of(rows, view)]
     title = f"{view.title}, {panel.words}"
     table = Table.of(
@@ -95,7 +96,12 @@ def _number(by: pd.DataFrame, variant: str, metric: str, kind: str) -> str:
     return format_number(by.loc[variant, metric], kind) if variant in by.index else NOT_MEASURED
 
 
-def _sentence(of: pd.DataFrame, verdicts: Mapping[tuple[Any, ...], Any], start: int) -> str:
+def _sentence(
+    of: pd.DataFrame,
+    variants: Sequence[str],
+    verdicts: Mapping[tuple[Any, ...], Verdict],
+    start: int,
+) -> str:
     """Say what becomes of one backbone on one ground at its largest extent; or nothing."""
     backbone, ground, _, _ = of.index[0]
     largest = max(of.index.get_level_values(_AXIS))
@@ -106,7 +112,7 @@ def _sentence(of: pd.DataFrame, verdicts: Mapping[tuple[Any, ...], Any], start: 
     ahead = by[_METRIC].drop(best)
     parts = [
         f"{variant} {format_difference(verdict)}{unit_of(verdict.unit)}"
-        for variant in by.index
+        for variant in variants
         if (verdict := verdicts.get((backbone, ground, largest, variant)))
     ]
     cost = ""
