@@ -9,7 +9,6 @@ from bench.records import RunFolder
 from protocols import resolution_transfer
 from tests.cli import toy
 
-
 SMALL = ("patch=32", "sampler.tile=32", "evaluation.convention=none")
 
 
