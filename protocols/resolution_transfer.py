@@ -52,7 +52,7 @@ def cells(flags: Flags, desk: Desk) -> Iterator[Cell]:
 VIEW = View(
     "resolution_transfer",
     "Trained on patches, run at larger extents",
-    ("extents", "differences", "paired", "accuracy", "curves", "spectrum"),
+    ("extents", "differences", "accuracy", "spectrum"),
     axis="extent",
     entrants=("method", "backbone", "variant", "ground"),
     baselines={"exp": "EXP (interpolation)"},

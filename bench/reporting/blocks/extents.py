@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from bench.records import View
 from bench.records.verdicts import Verdict
 from bench.reporting.against import Against, against_reference
 from bench.reporting.blocks.accuracy import Panel, panels
+from bench.reporting.figures import extent_curves
 from bench.reporting.html import Section
 from bench.reporting.sentences import label_of, unit_of
 from bench.reporting.shown import Shown, notes_of, show
@@ -60,7 +62,7 @@ def _section(
     }
     header = metric_header(_METRIC, rows[rows["metric"] == _METRIC])
     variants = list(dict.fromkeys(ours[_VARIANT]))
-    cells, values, said = [], [], []
+    cells, values = [], []
     for (backbone, ground, extent), of in found.groupby(level=keys[:3], sort=False):
         by = of.droplevel(keys[:3])
         cell = {"backbone": backbone, "ground": f"{ground:g}", "extent": f"{extent:g}"}
@@ -82,14 +84,27 @@ def _section(
             {"backbone": backbone, "ground": ground, "extent": extent, "variant": variant, **line}
             for variant, line in by.to_dict("index").items()
         ]
-    for _, of in found.groupby(level=keys[:2], sort=False):
-        said.append(_sentence(of, variants, verdicts, start))
+    grounds = [of for _, of in found.groupby(level=keys[:2], sort=False)]
+    grounds.sort(key=lambda of: -max(of.index.get_level_values(_AXIS)))  # the farthest first
+    said = [_sentence(of, variants, verdicts, start) for of in grounds]
     notes = [*filter(None, said), VERDICT_NOTE, *notes_of(rows, view)]
     title = f"{view.title}, {panel.words}"
     table = Table.of(
         f"{panel.name}-extents", title, pd.DataFrame(cells), pd.DataFrame(values), notes
     )
-    return Section(panel.name, [table])
+    return Section(panel.name, [table], {f"{panel.name}-extents": _figure(table.values, title)})
+
+
+def _figure(values: pd.DataFrame, title: str) -> Figure:
+    several = values["backbone"].nunique() > 1
+    lines = values["backbone"] + ", " + values["variant"] if several else values["variant"]
+    heading, unit = _COSTS["latency_image"]
+    quality = f"{_METRIC} (dB)"
+    drawn = values.assign(line=lines).rename(columns={_METRIC: quality})
+    if "latency_image" not in drawn:
+        return extent_curves(drawn, quality=quality, title=title)
+    drawn[heading] = drawn["latency_image"] * unit / drawn["ground"] ** 2
+    return extent_curves(drawn, quality=quality, cost=heading, title=title)
 
 
 def _number(by: pd.DataFrame, variant: str, metric: str, kind: str) -> str:
