@@ -70,3 +70,15 @@ def test_nothing_is_said_of_one_line(kept):
     alone = [r for r in rows([0]) if (r.config["extent"], r.config["variant"]) == kept]
     [section] = extents(to_frame(alone), {}, VIEW)
     assert not any("The highest mean" in note for note in section.tables[0].notes)
+
+
+def test_means_are_of_the_seeds_that_every_line_has():
+    whole = rows([0, 1])
+    ahead = [r for r in whole if r.seed == 0 or r.config["extent"] == 64]
+    for r in (r for r in ahead if r.seed == 1 and r.metric == "PSNR"):
+        ahead[ahead.index(r)] = replace(r, value=r.value + 5, samples=[x + 5 for x in r.samples])
+    both = (extents(to_frame(of), {}, VIEW) for of in (rows([0]), ahead))
+    tables = [section.tables[0] for sections in both for section in sections]
+    column = "whole, PSNR (dB) ↑"
+    assert list(tables[0].cells[column]) == list(tables[1].cells[column])
+    assert "Means and the figure are of the seeds that all lines have: 0." in tables[1].notes

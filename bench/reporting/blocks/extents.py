@@ -54,7 +54,7 @@ def _section(
     panel: Panel, rows: pd.DataFrame, shown: Shown, against: Against, start: int, view: View
 ) -> Section:
     keys = ["backbone", _GROUND, _AXIS, _VARIANT]
-    ours = rows[rows[_AXIS].notna()]
+    ours, seeds = _of_common_seeds(rows[rows[_AXIS].notna()], keys)
     found = summarise_rows(ours, keys).pivot(index=keys, columns="metric", values="center")
     verdicts = {
         tuple(shown.lines.loc[line, key] for key in keys): verdict
@@ -87,12 +87,27 @@ def _section(
     grounds = [of for _, of in found.groupby(level=keys[:2], sort=False)]
     grounds.sort(key=lambda of: -max(of.index.get_level_values(_AXIS)))  # the farthest first
     said = [_sentence(of, variants, verdicts, start) for of in grounds]
-    notes = [*filter(None, said), VERDICT_NOTE, *notes_of(rows, view)]
+    notes = [*filter(None, said), VERDICT_NOTE, *seeds, *notes_of(rows, view)]
     title = f"{view.title}, {panel.words}"
     table = Table.of(
         f"{panel.name}-extents", title, pd.DataFrame(cells), pd.DataFrame(values), notes
     )
     return Section(panel.name, [table], {f"{panel.name}-extents": _figure(table.values, title)})
+
+
+def _of_common_seeds(rows: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return rows of the seeds that every line of a study has, and a note where others are left.
+
+    A run that is not at its end has some extents of more seeds than others, and trainings differ by
+    more than extents do.
+    """
+    of_line = rows[rows["metric"] == _METRIC].groupby(keys)["seed"].agg(set)
+    common = set.intersection(*of_line)
+    kept = rows[rows["seed"].isin(common)]
+    if kept.empty or len(kept) == len(rows):
+        return rows, []
+    names = ", ".join(f"{seed:g}" for seed in sorted(common))
+    return kept, [f"Means and the figure are of the seeds that all lines have: {names}."]
 
 
 def _figure(values: pd.DataFrame, title: str) -> Figure:
