@@ -140,6 +140,13 @@ def modes_explained(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def resolution_transfer(session: nox.Session) -> None:
+    """Trained on 64 pixels, run at 64 to 512: whole, modes scaled, tiled; quality and cost."""
+    prepare(session)
+    session.run("python", "protocols/resolution_transfer.py", *session.posargs)
+
+
+@nox.session(default=False)
 def tune(session: nox.Session) -> None:
     """Learning rates on validation, the same grid and number of trials for every backbone."""
     prepare(session)

@@ -126,6 +126,11 @@ class Backbone(Protocol):
     network sees the time through an embedding alone, it may offer ``embed(time) -> (B, E)`` in the
     same way: ``forward`` accepts the embedding through the keyword ``embedding`` in place of
     ``time``.
+
+    An operator that is truncated by the index of its modes covers lower frequencies on a larger
+    image than it learnt on. It may offer ``for_extent(scale, side) -> network``: its weights for
+    images ``scale`` times ``side`` pixels large, ``side`` that of its training patches, every mode
+    at the frequency it had. What it does on an image that repeats every ``side`` pixels stays.
     """
 
     bands: int

@@ -7,7 +7,7 @@ every layer adds a linear map of the embedding before its activation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from backbones.contract import Adapt, AdaptableOp, GuidedBlock, LowRank
 from backbones.layers.base import Denoiser, require_positive, zero_init
 from backbones.layers.embedding import TimeEmbedding
 from backbones.layers.spectral import Form, SpectralConv2d
+from backbones.layers.spectral_extent import for_extent
 
 __all__ = ["FNO", "FNOConfig", "FNOLayer"]
 
@@ -96,6 +97,23 @@ class FNO(Denoiser):
             AdaptableOp(f"layer{i}_spectral", "spectral", width, width, modes=2 * config.modes**2)
             for i in range(config.layers)
         )
+
+    def for_extent(self, scale: int, side: int) -> FNO:
+        """See :class:`backbones.contract.Backbone`; a network of ``scale`` times the modes."""
+        if scale < 1 or side < self.min_size:
+            raise ValueError(
+                f"for_extent(scale={scale}, side={side}): expected a scale of at least 1 and a "
+                f"side of at least {self.min_size}"
+            )
+        config = replace(self.config, modes=scale * self.config.modes)
+        with torch.device("meta"):  # nothing is drawn: every weight comes from here
+            larger = FNO(self.bands, self.cond_channels, config)
+        layers = zip(larger.layers, self.layers, strict=True)
+        for new, learnt in layers:
+            new.spectral = for_extent(learnt.spectral, scale, side)
+        state = {k: v for k, v in self.state_dict().items() if "spectral" not in k}
+        larger.load_state_dict(state, strict=False, assign=True)
+        return larger.train(self.training)
 
     def body(self, feature: Tensor, embedding: Tensor, adapt: Adapt) -> Tensor:
         for i, layer in enumerate(self.layers):

@@ -34,7 +34,7 @@ from bench.recipes.diffusion import DiffusionRecipe
 from bench.records import Row
 from bench.running import Cell, Context, Desk
 
-__all__ = ["METRICS_VERSION", "accuracy_cell", "images_cell"]
+__all__ = ["METRICS_VERSION", "accuracy_cell", "head", "images_cell", "index_rows", "measuring"]
 
 _log = logging.getLogger(__name__)
 _REDUCED = (
@@ -70,7 +70,7 @@ def accuracy_cell(
         rows = trained_rows(context, recipe, dataset, trained, desk)
         rows += _evaluated(context, fuse, dataset, evaluation)
         reduced = "reduced" in _wanted(dataset, evaluation)
-        split = _head(dataset.split("reduced"), evaluation.images) if reduced else None
+        split = head(dataset.split("reduced"), evaluation.images) if reduced else None
         if split:
             parts = recipe.parts(network, dataset, desk.device)
             rows += _contributions(context, parts, split, dataset, evaluation)
@@ -87,7 +87,7 @@ def accuracy_cell(
             **_noise(recipe, dataset),
         },
         fields=recipe_fields(recipe, dataset),
-        config={**recipe_settings(recipe, dataset), **_measuring(evaluation)},
+        config={**recipe_settings(recipe, dataset), **measuring(evaluation)},
         execute=execute,
         estimate=partial(_seconds, recipe, dataset, desk, evaluation),
         resumes=partial(_trains, recipe, dataset, desk),
@@ -121,10 +121,10 @@ def images_cell(
     digest = hashlib.sha256(images.contiguous().numpy()).hexdigest()
 
     def execute(context: Context) -> list[Row]:
-        part = _head(dataset.split(split), evaluation.images)
+        part = head(dataset.split(split), evaluation.images)
         fused = images[: len(part)]
         return [
-            *_index_rows(context, fused, part, dataset, split, evaluation),
+            *index_rows(context, fused, part, dataset, split, evaluation),
             _picture(context, fused, part, split, dataset),
         ]
 
@@ -142,13 +142,14 @@ def images_cell(
         config={
             "images": digest[:12],
             "data": data_settings(dataset),
-            **_measuring(evaluation),
+            **measuring(evaluation),
         },
         execute=execute,
     )
 
 
-def _measuring(evaluation: EvaluationConfig) -> dict[str, Any]:
+def measuring(evaluation: EvaluationConfig) -> dict[str, Any]:
+    """Return what rows say of how accuracy was measured."""
     return {"evaluation": as_plain(evaluation), "metrics_version": METRICS_VERSION}
 
 
@@ -158,9 +159,9 @@ def _evaluated(
     """Fuse the test sets there are, image by image, and measure them."""
     rows = []
     for name in _wanted(dataset, evaluation):
-        split = _head(dataset.split(name), evaluation.images)
+        split = head(dataset.split(name), evaluation.images)
         fused, seconds = _fused(partial(fuse, name), split)
-        rows += _index_rows(context, fused, split, dataset, name, evaluation)
+        rows += index_rows(context, fused, split, dataset, name, evaluation)
         rows.append(
             measured(context, "latency_image", samples=seconds, split=name, kind="cost", batch=1)
         )
@@ -185,7 +186,7 @@ def _contributions(
 
     def of(part: Part, **fields: Any) -> list[Row]:
         images, _ = _fused(lambda i, *given: part(i, *given, split.gt[i : i + 1]), split)
-        return _index_rows(
+        return index_rows(
             context, images, split, dataset, "reduced", evaluation, _OF_PARTS, **fields
         )
 
@@ -219,7 +220,7 @@ def _fused(
     return torch.cat(images), seconds
 
 
-def _index_rows(
+def index_rows(
     context: Context,
     fused: Tensor,
     split: Split,
@@ -259,7 +260,7 @@ def _index_rows(
     return rows
 
 
-def _head(split: Split, images: int | None) -> Split:
+def head(split: Split, images: int | None) -> Split:
     """Return the first ``images`` images of a split, or all of them."""
     arrays = {key: getattr(split, key) for key in ("gt", "ms", "lms", "pan", "areas")}
     return replace(split, **{key: x if x is None else x[:images] for key, x in arrays.items()})
@@ -326,5 +327,5 @@ def _seconds(recipe: Recipe, dataset: Dataset, desk: Desk, evaluation: Evaluatio
     parts = _WHOLE_PARTS.get(recipe.settings.get("scheme"), 0)
     for name in _wanted(dataset, evaluation):
         times = 1 + parts if name == "reduced" else 1
-        total += each * _head(dataset.split(name), evaluation.images).pan.numel() * steps * times
+        total += each * head(dataset.split(name), evaluation.images).pan.numel() * steps * times
     return total

@@ -351,7 +351,11 @@ def count_work(work: str, entrant: Entrant, at: At) -> FlopReport | Flops:
 
 
 def flops_per_image(
-    recipe: DiffusionRecipe, size: int, device: torch.device | str = "cpu"
+    recipe: DiffusionRecipe,
+    size: int,
+    device: torch.device | str = "cpu",
+    *,
+    network: nn.Module | None = None,
 ) -> Flops:
     """FLOPs of one fused image: predictor and times once, conditional parts per tile, every step.
 
@@ -359,10 +363,12 @@ def flops_per_image(
         recipe: its sampler gives steps and tiles.
         size: H = W, PAN pixels.
         device: as of :func:`count_work`.
+        network: on the meta device, that samples in place of the recipe's.
     """
     meta = torch.device("meta")
     sampler, bands = recipe.config.sampler, recipe.bands
-    network = recipe.sampled(recipe.meta_network(True, device)).eval()
+    network = recipe.meta_network(True, device) if network is None else network
+    network = recipe.sampled(network).eval()
     rows, columns, corners = recipe.fusion(network, meta).tile_plan(size, size)
     parts = sampling(network, bands, rows, columns, 1, meta)
     tabulate, fold, step = map(count_flops, parts)

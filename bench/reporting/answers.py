@@ -19,6 +19,7 @@ from bench.reporting.bills import least_costs, price, swept_rates, timed_in_turn
 from bench.reporting.blocks.accuracy import Panel, panels
 from bench.reporting.blocks.contributions import contributions
 from bench.reporting.blocks.differences import compared
+from bench.reporting.blocks.extents import sentences as of_extents
 from bench.reporting.blocks.peaks import peaks
 from bench.reporting.figures import answer, subjects
 from bench.reporting.sentences import Finding, all_of, first_of, label_of, unit_of
@@ -49,7 +50,10 @@ def answers(frame: pd.DataFrame, runs: Runs, view: View) -> list[str]:
 
 def findings(frame: pd.DataFrame, runs: Runs, view: View) -> list[Finding]:
     """Return the same, by what the sentences are about."""
-    found = [*_accuracy(frame, runs, view)]
+    found = []
+    if "extents" in view.blocks:
+        found.append(Finding("Larger extents", of_extents(frame, runs, view)))
+    found += _accuracy(frame, runs, view)
     if "peaks" in view.blocks:
         said = [note for s in peaks(frame, runs, view) for t in s.tables for note in t.notes[:1]]
         found.append(Finding("Best counts", tuple(said)))

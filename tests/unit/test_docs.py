@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import re
 import shlex
 import subprocess
@@ -168,6 +169,28 @@ def test_what_pages_say_in_words_is_what_committed_tables_hold():
     steps = published(f"{modes}-contributions.md")
     one = [float(steps[m]["one step"]) for m in ("8", "12", "16", "32")]
     assert max(one) - min(one) <= 0.08 + 1e-9
+
+
+def test_what_is_said_of_larger_extents_is_what_committed_rows_hold():
+    """Statements of resolution_transfer.md."""
+    path = PUBLISHED / "resolution_transfer/tables/resolution_transfer-sample-4-extents.csv"
+    with path.open(encoding="utf-8") as file:
+        of = {(int(line["ground"]), int(float(line["extent"])), line["variant"]): line
+              for line in csv.DictReader(file)}  # fmt: skip
+    psnr = {key: float(line["PSNR"]) for key, line in of.items()}
+    start = {ground: psnr[ground, 64, "whole"] for ground in (256, 512)}
+    lost = {key: start[key[0]] - value for key, value in psnr.items() if key[2] == "whole"}
+    assert [round(lost[g, 128, "whole"], 1) for g in (256, 512)] == [0.6, 0.5]
+    assert {round(lost[key], 1) for key in lost if key[1] > 128} == {0.8}
+    gained = [value - start[key[0]] for key, value in psnr.items() if key[2] != "whole"]
+    assert min(gained) >= 0 and round(max(gained), 2) == 0.06
+    apart = [abs(psnr[g, e, "scaled"] - psnr[g, e, "tiled"]) for g, e, v in psnr if v == "whole"]
+    assert max(apart) < 0.03
+    micros = {v: float(of[512, 512, v]["latency_image"]) * 1e6 / 512**2
+              for v in ("whole", "scaled", "tiled")}  # fmt: skip
+    assert {v: round(value) for v, value in micros.items()} == {
+        "whole": 6, "scaled": 20, "tiled": 11,
+    }  # fmt: skip
 
 
 def test_every_page_is_in_the_navigation_once():

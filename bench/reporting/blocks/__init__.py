@@ -18,6 +18,7 @@ from bench.reporting.blocks.accuracy import accuracy, curves, intervals, spectru
 from bench.reporting.blocks.contributions import contributions
 from bench.reporting.blocks.cost import cost, roofline, scaling
 from bench.reporting.blocks.differences import differences, paired
+from bench.reporting.blocks.extents import extents
 from bench.reporting.blocks.peaks import peaks
 from bench.reporting.blocks.pictures import features, pictures, training
 from bench.reporting.blocks.quality import quality
@@ -33,8 +34,8 @@ Block = Callable[[pd.DataFrame, Mapping[str, Mapping[str, Any]], View], Iterable
 BLOCKS: dict[str, Block] = {
     block.__name__: block
     for block in (
-        peaks, accuracy, contributions, differences, spectrum, paired, curves, intervals, pictures,
-        features, training, tuning, speed, cost, runtimes, scaling, roofline, quality,
+        peaks, extents, accuracy, contributions, differences, spectrum, paired, curves, intervals,
+        pictures, features, training, tuning, speed, cost, runtimes, scaling, roofline, quality,
     )
 }  # fmt: skip
 

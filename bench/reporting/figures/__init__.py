@@ -3,6 +3,7 @@
 from bench.reporting.figures.cost import EFFICIENCY_METRICS, bar_panels, growth_exponent, scaling
 from bench.reporting.figures.curves import metrics_along_axis, training_curves
 from bench.reporting.figures.embedded import Embedded, embed, photographic
+from bench.reporting.figures.extents import extent_curves
 from bench.reporting.figures.images import feature_maps, full_images, fused_images
 from bench.reporting.figures.paired import answer, paired_differences, subjects
 from bench.reporting.figures.points import pareto_front, pareto_scatter, roofline
@@ -15,6 +16,7 @@ __all__ = [
     "bar_panels",
     "colours",
     "embed",
+    "extent_curves",
     "feature_maps",
     "full_images",
     "fused_images",
