@@ -144,6 +144,12 @@ class Entrant:
     labels: Mapping[str, Any] = field(default_factory=dict)
     method: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.config.precision != "float32":
+            raise UsageError(
+                f"precision = {self.config.precision!r}: costs are measured in float32"
+            )
+
     @property
     def name(self) -> str:
         return self.method or self.config.backbone

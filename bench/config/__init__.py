@@ -9,6 +9,7 @@ from bench.config.experiment import (
     EvaluationConfig,
     ExperimentConfig,
     MethodTraining,
+    Precision,
     SamplerConfig,
     StageConfig,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "ExperimentConfig",
     "MethodTraining",
     "MissingError",
+    "Precision",
     "RunFlags",
     "SamplerConfig",
     "Shard",

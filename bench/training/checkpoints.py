@@ -284,15 +284,17 @@ def _read_digest(folder: Path) -> dict[str, Any] | None:
 
 def _checked_history(history: Any) -> dict[str, Any]:
     pairs = [history.get(name, []) for name in ("loss", "validation")]
-    recent = history.get("recent", [])
+    recent, scaler = history.get("recent", []), history.get("scaler", {})
     if (
-        history.keys() - {"loss", "validation", "seconds", "recent"}
+        history.keys() - {"loss", "validation", "seconds", "recent", "scaler"}
         or not all(
             len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
             for series in pairs
             for pair in series
         )
         or not (isinstance(recent, list) and all(isinstance(x, float) for x in recent))
+        or (scaler and scaler.keys() != torch.amp.GradScaler("cpu").state_dict().keys())
+        or not all(isinstance(x, (int, float)) for x in scaler.values())
     ):
         raise ValueError("it is not a history")
     float(history.get("seconds", 0.0))
