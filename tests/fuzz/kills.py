@@ -7,7 +7,12 @@ A trial is one to three runs that end badly - SIGTERM, SIGINT, SIGKILL, a full d
 grow any more), no memory (the address space may not grow any more), or a run that is stopped, and
 woken up when another one has done its work - and one that nothing happens to. Rows, weights and
 files must be those of an undisturbed run, bit by bit; no row twice, no half line, no half file, no
-lock that anybody waits for. A run that hangs is a fault.
+lock that anybody waits for. Moments are of the run's own CPU time, so that they do not depend on
+what else the machine does.
+
+A run that hangs is a fault, but for one without memory: the limit, which comes from outside, may
+come while a thread is being started, and Python 3.11 then waits for ever for a thread that found
+no memory to say that it runs. Such a run is killed, and counts as killed.
 
 A cell that ran out of memory is a result, ``oom``, which the same command lets stand. Where runs
 were without memory and such rows are all that is not ok, the trial ends with one more run that
@@ -49,8 +54,9 @@ FAULTS = ("SIGTERM", "SIGINT", "SIGKILL", "full disk", "no memory", "SIGSTOP")
 LEASE_S = 2.0
 _PATIENCE = 20.0
 """How many times longer than the undisturbed run the last one may take."""
-_HUNG = 8.0
-"""Likewise a disturbed one, before it counts as hung and is killed."""
+_HUNG_S = 60.0
+"""Without any CPU time, before a run counts as hung and is killed."""
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -144,9 +150,10 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
     with tempfile.TemporaryDirectory() as name:
         reference = Path(name, "reference")
         reference.mkdir()
-        began = time.monotonic()
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         code = _wait(grid.begin(reference), 3600)
-        seconds = time.monotonic() - began
+        seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if code != ExitCode.OK:
             raise RuntimeError(f"the undisturbed run failed: {(reference / 'log').read_text()}")
         wanted = _found(reference)
@@ -159,14 +166,14 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
                 # The first fault of each trial takes its turn, so that all get their share.
                 fault = FAULTS[number % len(FAULTS)] if not faults else rng.choice(FAULTS)
                 faults.append(fault)
-                moment = rng.uniform(0, 1.1) * seconds
-                codes.append(_disturbed(grid, place, fault, moment, _HUNG * seconds + 10))
+                moment = rng.uniform(0, 1.0) * cpu
+                codes.append(_disturbed(grid, place, fault, moment, _PATIENCE * seconds + 10))
             began = time.monotonic()
             codes.append(_wait(grid.begin(place), _PATIENCE * seconds + 10))
             forced = "no memory" in faults and _out_of_memory(place)
             if forced:
                 codes.append(_wait(grid.begin(place, "--force"), _PATIENCE * seconds + 10))
-            outcome = _judged(place, codes, wanted, forced)
+            outcome = _judged(place, faults, codes, wanted, forced)
             yield {
                 "number": number, "faults": faults, "codes": codes, "forced": forced,
                 "outcome": outcome, "seconds": round(time.monotonic() - began, 1),
@@ -177,9 +184,10 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
 
 
 def _disturbed(grid: Grid, place: Path, fault: str, after: float, limit: float) -> int | None:
-    """Run once with a fault ``after`` so many seconds; return the exit code, None if it hung."""
+    """Run once with a fault ``after`` so much CPU time; return the exit code, None if it hung."""
     process = grid.begin(place)
-    time.sleep(after)
+    while (used := _cpu_seconds(process)) is not None and used < after:
+        time.sleep(0.005)
     with suppress(OSError, IndexError):  # it has ended already
         if fault == "full disk":
             resource.prlimit(process, resource.RLIMIT_FSIZE, (0, 0))
@@ -200,13 +208,25 @@ def _disturbed(grid: Grid, place: Path, fault: str, after: float, limit: float) 
 def _wait(process: int, limit: float) -> int | None:
     """Return the exit code of a child, None and end it where it takes too long."""
     deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
+    seen, seen_at = None, time.monotonic()
+    while time.monotonic() < min(deadline, seen_at + _HUNG_S):
+        if (used := _cpu_seconds(process)) != seen:
+            seen, seen_at = used, time.monotonic()
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
+    return None
+
+
+def _cpu_seconds(process: int) -> float | None:
+    """Return the CPU time of a process, to a hundredth; None once it has ended."""
+    with suppress(OSError):
+        state, *parts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        if state != "Z":
+            return (int(parts[10]) + int(parts[11])) / _TICK
     return None
 
 
@@ -239,12 +259,18 @@ def _out_of_memory(place: Path) -> bool:
     return statuses <= {"ok", "oom"} and "oom" in statuses
 
 
-def _judged(place: Path, codes: list[int | None], wanted: dict[str, object], forced: bool) -> str:
+def _judged(
+    place: Path,
+    faults: list[str],
+    codes: list[int | None],
+    wanted: dict[str, object],
+    forced: bool,
+) -> str:
     """Say what a trial came to: ``the same``, or what is wrong."""
     log = (place / "log").read_text(errors="replace")
     if codes[-1] is None:
         return "blocked"
-    if None in codes:
+    if any(c is None and f != "no memory" for f, c in zip(faults, codes, strict=False)):
         return "hung"
     if codes[-1] != ExitCode.OK:
         return f"exit code {codes[-1]} of the last run"

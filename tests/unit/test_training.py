@@ -22,6 +22,7 @@ from bench.adapters.wavelets import ddif_condition
 from bench.config import AdapterConfig, DiffusionConfig, StageConfig, UsageError
 from bench.config.progress import Progress
 from bench.diffusion import Diffusion
+from bench.records import LostLeaseError
 from bench.training import (
     AdaptedObjective,
     Batch,
@@ -31,6 +32,7 @@ from bench.training import (
     PatchBatches,
     PlainObjective,
     Stepper,
+    checkpoints,
     loop,
     train,
 )
@@ -671,6 +673,29 @@ def test_a_broken_history_does_not_lose_the_weights(content, tmp_path, caplog):
     history = checkpoint.history()
     assert history["loss"] == history["validation"] == [] and math.isnan(history["seconds"])
     assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_who_lost_a_training_while_saving_leaves_nothing_behind(removed, tmp_path, monkeypatch):
+    class Lost:
+        asked = 0
+
+        def check(self):
+            self.asked += 1
+            if self.asked > 1:
+                raise LostLeaseError("another process has taken over")
+
+    def gone(path, content):
+        raise FileNotFoundError(path)  # whoever took over has finished, and tidied up
+
+    checkpoint, module = Checkpoint(tmp_path, {"name": "x"}), Noisy()
+    checkpoint._lease = Lost()
+    if removed:
+        monkeypatch.setattr(checkpoints, "write", gone)
+    optimizer = torch.optim.AdamW(module.parameters())
+    with pytest.raises(LostLeaseError):
+        checkpoint.save_step(20, module, module, optimizer, {"loss": [], "validation": []})
+    assert list(checkpoint.folder.iterdir()) == []
 
 
 def test_left_overs_of_a_dead_process_are_in_nobodys_way(tmp_path):
