@@ -145,6 +145,12 @@ class Entrant:
     labels: Mapping[str, Any] = field(default_factory=dict)
     method: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.config.precision != "float32":
+            raise UsageError(
+                f"precision = {self.config.precision!r}: costs are measured in float32"
+            )
+
     @property
     def name(self) -> str:
         """What it is called by among others: backbones, as a rule, are of one scheme."""

@@ -9,6 +9,7 @@ from bench.config.experiment import (
     EvaluationConfig,
     ExperimentConfig,
     MethodTraining,
+    Precision,
     SamplerConfig,
     StageConfig,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "ExperimentConfig",
     "MethodTraining",
     "MissingError",
+    "Precision",
     "RunFlags",
     "SamplerConfig",
     "Shard",

@@ -140,7 +140,8 @@ def run_command(flags_type: type[Flags], main: Callable[[Flags], int], *, prog: 
         code = ExitCode.CONTINUE if late else ExitCode.INTERRUPTED
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
+        # A backbone that cannot be built for want of memory is no bad usage.
+        code = ExitCode.SOME_FAILED if is_out_of_memory(error) else error.exit_code
     except UnknownNameError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.USAGE

@@ -20,6 +20,7 @@ __all__ = [
     "EvaluationConfig",
     "ExperimentConfig",
     "MethodTraining",
+    "Precision",
     "SamplerConfig",
     "Scale",
     "Scheme",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 Scheme = Literal["two_stage", "joint", "one_stage", "precondition", "refine"]
+Precision = Literal["float32", "bfloat16", "float16"]
 Scale = Literal["tiny", "small", "base"]
 
 
@@ -277,6 +279,9 @@ class ExperimentConfig:
     )
     """What the bare backbone is conditioned on, ``one_stage`` alone: images, [upsampled MS, PAN];
     wavelets, [upsampled MS, PAN, their Haar coefficients], as Dif-PAN (``bench.adapters``)."""
+    precision: Precision = field(default="float32", metadata={"historic": "float32"})
+    """Of training: bfloat16 and float16 compute its forward pass under autocast; weights, their
+    average, and everything after training stay float32."""
     patch: int = 64
     """Side of a training patch, reference pixels. [D] PanCollection's patches."""
     diffusion: DiffusionConfig = DiffusionConfig()

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bench.config import StageConfig, UsageError, as_plain, derive_seed
+from bench.config import (
+    ExperimentConfig,
+    Precision,
+    StageConfig,
+    UsageError,
+    as_plain,
+    derive_seed,
+    historic_values,
+)
 from bench.config.progress import Progress
 from bench.measure import FlopReport, Flops
 from bench.records import LostLeaseError, check_locks
@@ -92,6 +100,7 @@ class Stage:
         seed: base seed of the experiment.
         count: FLOPs of forward and backward of one training step.
         needs_ms: whether the objective looks at the low-resolution bands themselves.
+        precision: of the forward pass in training.
     """
 
     name: str
@@ -104,6 +113,7 @@ class Stage:
     seed: int
     count: Callable[[], FlopReport]
     needs_ms: bool = False
+    precision: Precision = "float32"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -186,6 +196,12 @@ class Trained:
 def versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Add the training version to an identity, once it is no longer the first."""
     return {**identity, **({"training": TRAINING_VERSION} if TRAINING_VERSION > 1 else {})}
+
+
+def unlike_before(config: ExperimentConfig, name: str) -> dict[str, Any]:
+    """Return a field added to experiments later, by name, where it is not what it was before."""
+    found = getattr(config, name)
+    return {} if found == historic_values(config)[name] else {name: found}
 
 
 @contextmanager
@@ -300,6 +316,7 @@ def _train(
         seed=seed,
         checkpoint=checkpoint,
         device=place.device,
+        precision=stage.precision,
         validate=validate,
         progress=place.progress,
         report=partial(place.report, name),

@@ -40,7 +40,7 @@ from bench.config import (
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
 from bench.measure import FlopReport, count_flops, count_parameters
-from bench.recipes.base import Fuse, Part, Stage, initialising, versioned
+from bench.recipes.base import Fuse, Part, Stage, initialising, unlike_before, versioned
 from bench.recipes.parts import diffusion_parts
 from bench.recipes.scales import resolved_options, resolved_scale
 from bench.training import AdaptedObjective, FusionObjective, Objective, PlainObjective
@@ -124,7 +124,7 @@ class DiffusionRecipe:
             "method": self.name or _CALLED.get(scheme, scheme),
             "backbone": self.config.backbone,
             "backbone_version": BACKBONES.get(self.config.backbone).version,
-            "precision": "float32",
+            "precision": self.config.precision,
             "seed": self.config.seed,
         }
 
@@ -151,8 +151,12 @@ class DiffusionRecipe:
     @property
     def _conditioned(self) -> dict[str, str]:
         """The condition, where it is not that of everything before it was a setting."""
-        found = self.config.condition
-        return {} if found == historic_values(self.config)["condition"] else {"condition": found}
+        return unlike_before(self.config, "condition")
+
+    @property
+    def _mixed(self) -> dict[str, str]:
+        """The precision, likewise."""
+        return unlike_before(self.config, "precision")
 
     @cached_property
     def network_settings(self) -> dict[str, Any]:
@@ -164,7 +168,9 @@ class DiffusionRecipe:
     @cached_property
     def settings(self) -> dict[str, Any]:
         stages = {stage.name: stage.settings for stage in self.stages("")}
-        parts = {"diffusion": self.config.diffusion, "patch": self.config.patch, **stages}
+        parts = {
+            "diffusion": self.config.diffusion, "patch": self.config.patch, **self._mixed, **stages,
+        }  # fmt: skip
         return self.network_settings | as_plain(versioned(parts))
 
     def _historic(self) -> dict[str, Any]:
@@ -176,7 +182,8 @@ class DiffusionRecipe:
             for group, config in groups.items()
             for name, value in historic_values(config).items()
         }
-        before = {name: historic_values(self.config)[name] for name in self._conditioned}
+        later = self._conditioned | self._mixed
+        before = {name: historic_values(self.config)[name] for name in later}
         return found | before
 
     def check(self, sizes: Sequence[int] = ()) -> None:
@@ -308,9 +315,11 @@ class DiffusionRecipe:
             "patch": config.patch,
             "seed": config.seed,
             **({"module": module["digest"]} if module else {}),
+            **self._mixed,
         }
         identity = as_plain(versioned({**own, **identity}), identity=True)
-        return Stage(name, identity, patch=config.patch, seed=config.seed, **parts)
+        parts |= {"patch": config.patch, "seed": config.seed, "precision": config.precision}
+        return Stage(name, identity, **parts)
 
     def _plain_stage(self, kind: str, steps: int, data: str) -> Stage:
         stage1 = self.config.stage1

@@ -20,13 +20,14 @@ from bench.config import (
     apply_overrides,
     as_plain,
     experiment_preset,
+    historic_values,
     method_preset,
     with_steps,
 )
 from bench.fusion import FUSION_METHODS, FusionMethod, create_method
 from bench.fusion.deep.weights import load_published
 from bench.measure import FlopReport, count_flops, count_parameters
-from bench.recipes.base import Fuse, Part, Stage, initialising, versioned
+from bench.recipes.base import Fuse, Part, Stage, initialising, unlike_before, versioned
 from bench.recipes.diffusion import DiffusionRecipe
 from bench.training import FusionObjective
 
@@ -233,8 +234,11 @@ class DeepRecipe(ClassicalRecipe):
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        seed = {"seed": self.config.seed} if self.weights is None else {}
-        return {"method": self.name, "precision": "float32", **seed}
+        if self.weights is not None:
+            return {"method": self.name, "precision": "float32"}
+        return {
+            "method": self.name, "precision": self.config.precision, "seed": self.config.seed,
+        }  # fmt: skip
 
     @property
     def version(self) -> int:
@@ -258,9 +262,18 @@ class DeepRecipe(ClassicalRecipe):
             "loss": self._class.training.loss,
             "patch": self.config.patch,
             **self._tiles,
+            **self._mixed,
             "stage1": {"steps": self.config.steps, **as_plain(self.config.stage1)},
         }
+        before = {name: historic_values(self.config)[name] for name in self._mixed}
+        if before:
+            parts["historic"] = before
         return self.network_settings | as_plain(versioned(parts))
+
+    @property
+    def _mixed(self) -> dict[str, str]:
+        """The precision of training, where it is not that of everything before it was a setting."""
+        return unlike_before(self.config, "precision")
 
     @cached_property
     def _file(self) -> dict[str, str]:
@@ -305,6 +318,7 @@ class DeepRecipe(ClassicalRecipe):
             "steps": config.steps,
             "patch": config.patch,
             "seed": config.seed,
+            **self._mixed,
         }
         return (
             Stage(
@@ -318,6 +332,7 @@ class DeepRecipe(ClassicalRecipe):
                 seed=config.seed,
                 count=lambda: self.count(config.patch, config.stage1.batch, backward=True),
                 needs_ms=True,
+                precision=config.precision,
             ),
         )
 

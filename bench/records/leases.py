@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from bench.config.errors import BenchError, UsageError
+from bench.config.exhaustion import check_room_for_thread
 from bench.config.writing import writing
 
 __all__ = ["LEASE_VARIABLE", "Lease", "LostLeaseError", "check_locks", "lease_seconds"]
@@ -85,7 +86,9 @@ class Lease:
         Raises:
             UsageError: the other holder's lease has another length.
             MissingError: the file cannot be written.
+            MemoryError: there is no room for the thread that touches the file.
         """
+        check_room_for_thread()
         deadline = time.monotonic() + 2 * _MOMENT
         while not self._tried(timeout):
             # The first look may have done no more than to remove what a dead process left.

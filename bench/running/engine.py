@@ -22,6 +22,7 @@ import torch
 
 from bench.config import BenchError, ExitCode, UsageError, as_plain, stopping
 from bench.config.cli import prepare_process
+from bench.config.exhaustion import check_room_for_thread
 from bench.measure import commit, is_out_of_memory, machine, versions
 from bench.records import Lease, Row, RunFolder, check_locks
 from bench.running.cells import Cell
@@ -181,6 +182,7 @@ class _Run:
 
     def _in_threads(self, cells: Sequence[Cell]) -> list[Cell]:
         """Run cells that wait for fresh processes, some at once; return those others hold."""
+        check_room_for_thread()
         pool = ThreadPoolExecutor(min(_FRESH, os.cpu_count() or 1))
         try:
             taken = list(pool.map(self.take, cells))

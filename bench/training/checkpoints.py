@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import secrets
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,9 +168,8 @@ class Checkpoint:
         self._make_folder()
         final = self.folder / f"step-{step}"
         older = [folder for folder in self._steps() if folder != final]
-        parts = self.folder / f"step-{step}.tmp"
-        remove(parts)
-        parts.mkdir()
+        # A name of its own: whoever took this training over may be writing the same step.
+        parts = self.folder / f"step-{step}.{secrets.token_hex(4)}.tmp"
         packed = io.BytesIO()
         torch.save(optimizer.state_dict(), packed)
         files = {
@@ -178,11 +178,18 @@ class Checkpoint:
             "history.json": json.dumps(history).encode(),
         }
         digest = {"step": step, **{name: sha256(content) for name, content in files.items()}}
-        for name, content in {**files, _DIGEST: json.dumps(digest).encode()}.items():
-            write(parts / name, content)
-        self._check_lease()
-        remove(final)
-        parts.rename(final)
+        try:
+            parts.mkdir()
+            for name, content in {**files, _DIGEST: json.dumps(digest).encode()}.items():
+                write(parts / name, content)
+            self._check_lease()
+            remove(final)
+            parts.rename(final)
+        except BaseException as error:
+            remove(parts)
+            if isinstance(error, OSError):  # who finishes a training removes such folders
+                self._check_lease()
+            raise
         sync(self.folder)
         for folder in older:
             remove(folder)
@@ -284,15 +291,17 @@ def _read_digest(folder: Path) -> dict[str, Any] | None:
 
 def _checked_history(history: Any) -> dict[str, Any]:
     pairs = [history.get(name, []) for name in ("loss", "validation")]
-    recent = history.get("recent", [])
+    recent, scaler = history.get("recent", []), history.get("scaler", {})
     if (
-        history.keys() - {"loss", "validation", "seconds", "recent"}
+        history.keys() - {"loss", "validation", "seconds", "recent", "scaler"}
         or not all(
             len(pair) == 2 and all(isinstance(x, (int, float)) for x in pair)
             for series in pairs
             for pair in series
         )
         or not (isinstance(recent, list) and all(isinstance(x, float) for x in recent))
+        or (scaler and scaler.keys() != torch.amp.GradScaler("cpu").state_dict().keys())
+        or not all(isinstance(x, (int, float)) for x in scaler.values())
     ):
         raise ValueError("it is not a history")
     float(history.get("seconds", 0.0))

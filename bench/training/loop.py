@@ -1,4 +1,4 @@
-"""The one loop: AdamW, L1, gradient clipping, EMA, validation, checkpoints, exact resume.
+"""The one loop: AdamW, L1, mixed precision, clipping, EMA, validation, exact resume.
 
 Every step reseeds from (seed, step) (Karras et al., EDM2), and batches are a function of the
 step, so a resumed run walks the same path as one that was never stopped.
@@ -10,12 +10,13 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from bench.config import StageConfig, derive_seed, stopping
+from bench.config import Precision, StageConfig, derive_seed, stopping
 from bench.config.progress import Progress
 from bench.training.batches import Batch
 from bench.training.checkpoints import Checkpoint
@@ -75,12 +76,15 @@ class Stepper:
         config: optimisation.
         steps: of the whole training.
         seed: base seed of noise and dropout.
+        precision: of the forward pass; half ones by autocast. float16, whose small gradients
+            vanish, scales the loss, and leaves out a step whose gradients overflow.
         parallel: whether the processes of :func:`bench.training.parallel.group` each take a part
             of every batch.
 
     Attributes:
         average: a copy of ``module`` with averaged weights; takes no gradients.
         optimizer: AdamW over the trained parameters.
+        scaler: of the loss; without effect but for float16.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Stepper:
         *,
         steps: int,
         seed: int,
+        precision: Precision = "float32",
         parallel: bool = False,
     ):
         self.module, self.config = module, config
@@ -107,6 +112,9 @@ class Stepper:
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self._generator = torch.Generator()
+        self._device = self._parameters[0].device.type
+        self._half = None if precision == "float32" else getattr(torch, precision)
+        self.scaler = torch.amp.GradScaler(self._device, enabled=precision == "float16")
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
         """Take step number ``step`` on ``batch``; return the loss, detached, without waiting."""
@@ -115,11 +123,14 @@ class Stepper:
         self._generator.manual_seed(step_seed)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step, self.steps)
-        loss = self.objective(self.module, batch, self._generator)
+        with torch.autocast(self._device, self._half) if self._half else nullcontext():
+            loss = self.objective(self.module, batch, self._generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self._parameters, self.config.clip_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._update_average(step)
         return loss.detach()
 
@@ -142,6 +153,7 @@ def train(
     seed: int,
     checkpoint: Checkpoint | None,
     device: torch.device,
+    precision: Precision = "float32",
     validate: Callable[[nn.Module], float] | None = None,
     progress: Progress | None = None,
     report: Callable[[int, Mapping[str, float]], None] | None = None,
@@ -159,6 +171,7 @@ def train(
         checkpoint: where to resume from and to save to; None in all but the first of processes
             that train together.
         device: where to train.
+        precision: as of :class:`Stepper`.
         validate: loss of the averaged module, called five times on the way.
         progress: where to show it.
         report: (steps done, values by name), where losses are looked at.
@@ -171,19 +184,25 @@ def train(
     progress = progress or Progress(quiet=True)
     module.to(device).train()
     here = ranks()
-    stepper = Stepper(module, objective, config, steps=steps, seed=seed, parallel=here.count > 1)
+    stepper = Stepper(
+        module, objective, config, steps=steps, seed=seed, precision=precision,
+        parallel=here.count > 1,
+    )  # fmt: skip
     parts = module, stepper.average, stepper.optimizer
     start, state = share_states(checkpoint.load_step(*parts) if checkpoint else None, *parts)
     recent = [torch.tensor(loss, device=device) for loss in state.pop("recent", ())]
+    stepper.scaler.load_state_dict(state.pop("scaler", {}) or stepper.scaler.state_dict())
     history = History(**state)
     validate_at = {round(steps * (i + 1) / _VALIDATIONS) for i in range(_VALIDATIONS)}
     saved_at = time.perf_counter()
 
     def save(done: int) -> None:
         # Losses that no mean has taken in yet, so that a resume means what was not interrupted.
-        unseen = {"recent": torch.stack(recent).tolist()} if recent else {}
+        further = {"recent": torch.stack(recent).tolist()} if recent else {}
+        if scaling := stepper.scaler.state_dict():
+            further["scaler"] = scaling
         if checkpoint is not None:
-            checkpoint.save_step(done, *parts, asdict(history) | unseen)
+            checkpoint.save_step(done, *parts, asdict(history) | further)
 
     with stopping.deferred() as asked_to_stop, progress.task(name, steps, start) as task:
         for step in range(start, steps):

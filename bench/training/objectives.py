@@ -51,7 +51,7 @@ class _Noised:
         self._norm = _LOSSES[diffusion.config.loss]
 
     def loss(self, output: Tensor) -> Tensor:
-        return self._norm(output, self._target)
+        return self._norm(output.float(), self._target)  # under autocast it is not yet
 
 
 class PlainObjective:
@@ -97,7 +97,7 @@ class AdaptedObjective:
         loss = draw.loss(module(draw.x_t, draw.time, condition))
         if self.predictor_loss:
             scale = self.diffusion.config.residual_scale
-            loss = loss + self.predictor_loss * scale * F.l1_loss(parts[0], batch.gt)
+            loss = loss + self.predictor_loss * scale * F.l1_loss(parts[0].float(), batch.gt)
         return loss
 
 
@@ -112,4 +112,4 @@ class FusionObjective:
         self._loss = _LOSSES[loss]
 
     def __call__(self, module: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        return self._loss(module(batch.ms, batch.pan, batch.lms), batch.gt)
+        return self._loss(module(batch.ms, batch.pan, batch.lms).float(), batch.gt)

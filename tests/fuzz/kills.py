@@ -7,13 +7,23 @@ A trial is one to three runs that end badly - SIGTERM, SIGINT, SIGKILL, a full d
 grow any more), no memory (the address space may not grow any more), or a run that is stopped, and
 woken up when another one has done its work - and one that nothing happens to. Rows, weights and
 files must be those of an undisturbed run, bit by bit; no row twice, no half line, no half file, no
-lock that anybody waits for.
+lock that anybody waits for. Moments are of the run's own CPU time, so that they do not depend on
+what else the machine does.
+
+A run that hangs is a fault, but for one without memory: the limit, which comes from outside, may
+come while a thread is being started, and Python 3.11 then waits for ever for a thread that found
+no memory to say that it runs. Such a run is killed, and counts as killed.
+
+A cell that ran out of memory is a result, ``oom``, which the same command lets stand. Where runs
+were without memory and such rows are all that is not ok, the trial ends with one more run that
+does these cells again, with ``--force``.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import importlib
 import json
 import os
 import random
@@ -44,8 +54,9 @@ FAULTS = ("SIGTERM", "SIGINT", "SIGKILL", "full disk", "no memory", "SIGSTOP")
 LEASE_S = 2.0
 _PATIENCE = 20.0
 """How many times longer than the undisturbed run the last one may take."""
-_HUNG = 8.0
-"""Likewise a disturbed one, before it counts as hung and is killed."""
+_HUNG_S = 60.0
+"""Without any CPU time, before a run counts as hung and is killed."""
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,10 @@ class Grid:
     arguments: tuple[str, ...]
     start: Callable[[list[str], Path, Path], int]
 
-    def begin(self, place: Path) -> int:
-        """Start the command on a place of its own: results, home, log."""
-        return self.start([*self.arguments, "--out", str(place / "out")], place / "home",
-                          place / "log")  # fmt: skip
+    def begin(self, place: Path, *further: str) -> int:
+        """Start the command, with further flags, on a place of its own: results, home, log."""
+        arguments = [*self.arguments, *further, "--out", str(place / "out")]
+        return self.start(arguments, place / "home", place / "log")
 
 
 def real_grid() -> Grid:
@@ -82,7 +93,7 @@ def real_grid() -> Grid:
 
 
 def small_grid(data: Path) -> Grid:
-    """Four small cells on a toy data set, without a report, in forks of this process."""
+    """Three small cells on a toy data set, without a report, in forks of this process."""
     import torch
 
     from bench.running import presenting
@@ -90,6 +101,8 @@ def small_grid(data: Path) -> Grid:
     from protocols import ablation_modes
     from tests.cli import toy
 
+    for name in ("scipy.stats", "torch._dynamo", "bench.cells.experiments"):
+        importlib.import_module(name)  # once, here, and not in every fork
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     loop._CHECKPOINT_EVERY_S = 0.0  # a state every ten steps
     presenting.present = lambda *_, **__: None
@@ -119,7 +132,7 @@ def small_grid(data: Path) -> Grid:
             os._exit(code)
 
     arguments = ("--preset", "smoke", "--dataset", str(data), "--sensor", "QB", "--device", "cpu",
-                 "--seed", "0", "--modes", "2", "4", "--scheme", "one_stage", "two_stage",
+                 "--seed", "0", "--modes", "2", "--scheme", "one_stage", "two_stage",
                  "--override", "patch=32", "sampler.tile=32", "backbone.width=8",
                  "backbone.layers=2", "evaluation.convention=none", "steps=40")  # fmt: skip
     return Grid(arguments, start)
@@ -137,9 +150,10 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
     with tempfile.TemporaryDirectory() as name:
         reference = Path(name, "reference")
         reference.mkdir()
-        began = time.monotonic()
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         code = _wait(grid.begin(reference), 3600)
-        seconds = time.monotonic() - began
+        seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if code != ExitCode.OK:
             raise RuntimeError(f"the undisturbed run failed: {(reference / 'log').read_text()}")
         wanted = _found(reference)
@@ -152,14 +166,17 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
                 # The first fault of each trial takes its turn, so that all get their share.
                 fault = FAULTS[number % len(FAULTS)] if not faults else rng.choice(FAULTS)
                 faults.append(fault)
-                moment = rng.uniform(0, 1.1) * seconds
-                codes.append(_disturbed(grid, place, fault, moment, _HUNG * seconds + 10))
+                moment = rng.uniform(0, 1.0) * cpu
+                codes.append(_disturbed(grid, place, fault, moment, _PATIENCE * seconds + 10))
             began = time.monotonic()
             codes.append(_wait(grid.begin(place), _PATIENCE * seconds + 10))
-            outcome = _judged(place, codes, wanted)
+            forced = "no memory" in faults and _out_of_memory(place)
+            if forced:
+                codes.append(_wait(grid.begin(place, "--force"), _PATIENCE * seconds + 10))
+            outcome = _judged(place, faults, codes, wanted, forced)
             yield {
-                "number": number, "faults": faults, "codes": codes, "outcome": outcome,
-                "seconds": round(time.monotonic() - began, 1),
+                "number": number, "faults": faults, "codes": codes, "forced": forced,
+                "outcome": outcome, "seconds": round(time.monotonic() - began, 1),
             }  # fmt: skip
             if keep and outcome != "the same":
                 shutil.copytree(place, keep / str(number), dirs_exist_ok=True)
@@ -167,9 +184,10 @@ def trials(grid: Grid, count: int, seed: int, keep: Path | None = None) -> Itera
 
 
 def _disturbed(grid: Grid, place: Path, fault: str, after: float, limit: float) -> int | None:
-    """Run once with a fault ``after`` so many seconds; return the exit code, None if it hung."""
+    """Run once with a fault ``after`` so much CPU time; return the exit code, None if it hung."""
     process = grid.begin(place)
-    time.sleep(after)
+    while (used := _cpu_seconds(process)) is not None and used < after:
+        time.sleep(0.005)
     with suppress(OSError, IndexError):  # it has ended already
         if fault == "full disk":
             resource.prlimit(process, resource.RLIMIT_FSIZE, (0, 0))
@@ -190,13 +208,25 @@ def _disturbed(grid: Grid, place: Path, fault: str, after: float, limit: float) 
 def _wait(process: int, limit: float) -> int | None:
     """Return the exit code of a child, None and end it where it takes too long."""
     deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
+    seen, seen_at = None, time.monotonic()
+    while time.monotonic() < min(deadline, seen_at + _HUNG_S):
+        if (used := _cpu_seconds(process)) != seen:
+            seen, seen_at = used, time.monotonic()
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
+    return None
+
+
+def _cpu_seconds(process: int) -> float | None:
+    """Return the CPU time of a process, to a hundredth; None once it has ended."""
+    with suppress(OSError):
+        state, *parts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        if state != "Z":
+            return (int(parts[10]) + int(parts[11])) / _TICK
     return None
 
 
@@ -223,11 +253,25 @@ def _found(place: Path) -> dict[str, object]:
     return found
 
 
-def _judged(place: Path, codes: list[int | None], wanted: dict[str, object]) -> str:
+def _out_of_memory(place: Path) -> bool:
+    """Return whether rows say so of a cell, and nothing worse is in any other."""
+    statuses = {row.status for row in latest(RunFolder(place / "out").rows())}
+    return statuses <= {"ok", "oom"} and "oom" in statuses
+
+
+def _judged(
+    place: Path,
+    faults: list[str],
+    codes: list[int | None],
+    wanted: dict[str, object],
+    forced: bool,
+) -> str:
     """Say what a trial came to: ``the same``, or what is wrong."""
     log = (place / "log").read_text(errors="replace")
     if codes[-1] is None:
         return "blocked"
+    if any(c is None and f != "no memory" for f, c in zip(faults, codes, strict=False)):
+        return "hung"
     if codes[-1] != ExitCode.OK:
         return f"exit code {codes[-1]} of the last run"
     content = (place / "out" / "rows.jsonl").read_bytes()
@@ -240,7 +284,10 @@ def _judged(place: Path, codes: list[int | None], wanted: dict[str, object]) -> 
         found = _found(place)
     except Exception as error:
         return f"unreadable: {error}"
-    times = collections.Counter((row.protocol, row.key) for row in rows if row.status == "ok")
+    # --force adds what it does again to what was there, as a run of its own.
+    times = collections.Counter(
+        (row.protocol, row.key, row.run_id if forced else "") for row in rows if row.status == "ok"
+    )
     if twice := [key for key, number in times.items() if number > 1]:
         return f"rows twice: {twice[0]}"
     if found.keys() != wanted.keys():
@@ -268,10 +315,12 @@ def table(results: list[dict]) -> str:
         for name in (result["faults"][0], "all"):
             counts[name]["trials"] += 1
             counts[name]["runs"] += len(result["faults"])
-            counts[name]["ended early"] += sum(code != 0 for code in result["codes"][:-1])
-            counts[name]["hung"] += sum(code is None for code in result["codes"][:-1])
+            runs = result["codes"][: len(result["faults"])]
+            counts[name]["ended early"] += sum(code != 0 for code in runs)
+            counts[name]["hung"] += sum(code is None for code in result["codes"])
+            counts[name]["forced"] += result["forced"]
             counts[name]["the same"] += result["outcome"] == "the same"
-    columns = ("trials", "runs", "ended early", "hung", "the same")
+    columns = ("trials", "runs", "ended early", "hung", "forced", "the same")
     lines = [f"| first fault | {' | '.join(columns)} |", "| --- |" + " --: |" * len(columns)]
     for name in (*FAULTS, "all"):
         lines.append(f"| {name} | {' | '.join(str(counts[name][c]) for c in columns)} |")

@@ -244,6 +244,13 @@ def log_handlers(monkeypatch):
     monkeypatch.setattr(logging.root, "level", logging.root.level)
 
 
+def _wrapped(cause: Exception) -> UsageError:
+    """Return what a check makes of an error of a network that it builds."""
+    error = UsageError(f"backbone: {cause}")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("outcome", "code", "message"),
     [
@@ -253,6 +260,7 @@ def log_handlers(monkeypatch):
         (MissingError("no y"), ExitCode.MISSING, "error: no y"),
         (UnknownNameError("z", "a", ["b"]), ExitCode.USAGE, "error: unknown z 'a'"),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED, "the same command continues"),
+        (_wrapped(MemoryError("no room")), ExitCode.SOME_FAILED, "error: backbone: no room"),
     ],
 )
 def test_exit_codes(outcome, code, message, monkeypatch, capsys):

@@ -7,11 +7,14 @@ A hash may change only by raising ``TRAINING_VERSION``, a backbone's ``version``
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from bench.config import apply_overrides, config_hash, experiment_preset
+from bench.cells.works import Entrant
+from bench.config import UsageError, apply_overrides, config_hash, experiment_preset
 from bench.recipes import DiffusionRecipe
+from bench.recipes.fused import method_experiment, method_recipe
 
 PINNED = {
     "smoke/fno/two_stage": "1f30c67b0265 6f173ae96e06",
@@ -85,3 +88,28 @@ def hashes(name: str) -> str:
 def test_finished_trainings_are_found_again(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path))  # a sweep of the user's own counts
     assert hashes(name) == PINNED[name]
+
+
+def test_precision_is_part_of_a_training_and_of_its_rows_once_it_is_not_float32():
+    def recipes(precision: str) -> list[Any]:
+        overrides = [f"precision={precision}"]
+        config = apply_overrides(experiment_preset("smoke", "fno"), overrides)
+        deep = method_experiment("fusionnet", "smoke", overrides)
+        return [DiffusionRecipe(config, bands=4), method_recipe("fusionnet", deep, 4, 4)]
+
+    for whole, half in zip(recipes("float32"), recipes("bfloat16"), strict=True):
+        assert "precision" not in whole.settings
+        assert whole.fields["precision"] == "float32"
+        assert half.fields["precision"] == half.settings["precision"] == "bfloat16"
+        assert half.settings["historic"]["precision"] == "float32"
+        for one, other in zip(whole.stages("pinned"), half.stages("pinned"), strict=True):
+            assert (one.precision, other.precision) == ("float32", "bfloat16")
+            assert config_hash(one.identity) != config_hash(other.identity)
+
+
+def test_a_precision_that_does_not_exist_and_costs_in_another_are_refused():
+    with pytest.raises(UsageError, match="precision"):
+        apply_overrides(experiment_preset("smoke", "fno"), ["precision=half"])
+    config = apply_overrides(experiment_preset("smoke", "fno"), ["precision=bfloat16"])
+    with pytest.raises(UsageError, match="costs are measured in float32"):
+        Entrant(config, bands=4)

@@ -269,3 +269,24 @@ def test_a_timing_waits_no_longer_for_the_frozen_than_for_a_lease(tmp_path, monk
     finally:
         process.kill()
         process.wait()
+
+
+CRAMPED = """
+import resource, sys
+from pathlib import Path
+from bench.records import Lease
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**25, size + 2**25))
+print("begun", flush=True)
+try:
+    Lease(Path(sys.argv[1])).acquire()
+except MemoryError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its size is read from /proc")
+def test_without_room_for_a_thread_a_lease_is_refused_and_not_waited_for(tmp_path):
+    process = elsewhere(CRAMPED, tmp_path / "a.lease")
+    assert process.communicate(timeout=20)[0] == "no room for a thread\n"
+    assert not (tmp_path / "a.lease").exists()

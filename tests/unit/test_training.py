@@ -9,6 +9,7 @@ import logging
 import math
 import pickle
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from bench.adapters.wavelets import ddif_condition
 from bench.config import AdapterConfig, DiffusionConfig, StageConfig, UsageError
 from bench.config.progress import Progress
 from bench.diffusion import Diffusion
+from bench.records import LostLeaseError
 from bench.training import (
     AdaptedObjective,
     Batch,
@@ -30,6 +32,7 @@ from bench.training import (
     PatchBatches,
     PlainObjective,
     Stepper,
+    checkpoints,
     loop,
     train,
 )
@@ -76,7 +79,10 @@ class Noisy(nn.Module):
         return self.last(nn.functional.dropout(feature.relu(), 0.3, self.training))
 
 
-def run(module, root, steps=20, seed=0, objective=None, batches=None, name="x", **options):
+def run(
+    module, root, steps=20, seed=0, objective=None, batches=None, name="x", precision="float32",
+    **options,
+):  # fmt: skip
     config = StageConfig(batch=4, **{"learning_rate": 5e-3, **options})
     checkpoint = Checkpoint(root, {"name": name})
     history = train(
@@ -88,6 +94,7 @@ def run(module, root, steps=20, seed=0, objective=None, batches=None, name="x", 
         seed=seed,
         checkpoint=checkpoint,
         device=CPU,
+        precision=precision,
     )
     return checkpoint, history
 
@@ -314,6 +321,38 @@ def test_training_lowers_the_loss_and_leaves_averaged_weights(tmp_path):
     assert checkpoint.history()["loss"] == [list(entry) for entry in history.loss]
 
 
+def test_bfloat16_walks_beside_float32_and_not_on_it(tmp_path):
+    losses, ends = {}, {}
+    for precision in ("float32", "bfloat16"):
+        module = network()
+        _, history = run(module, tmp_path, steps=60, name=precision, precision=precision)
+        losses[precision] = [loss for _, loss in history.loss]
+        ends[precision] = weights(module)
+        assert all(value.dtype == torch.float32 for value in ends[precision].values()
+                   if value.is_floating_point())  # fmt: skip
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["float32"][-1] < 0.8 * losses["float32"][0]  # so 2 % tells something
+    assert not equal(ends["bfloat16"], ends["float32"])
+
+
+def test_float16_leaves_out_steps_whose_gradients_overflow_and_halves_the_scale():
+    module = Noisy()
+    config = StageConfig(batch=4, learning_rate=1e-2, weight_decay=0.0)
+    objective = PlainObjective(DIFFUSION, "reference")
+    stepper = Stepper(module, objective, config, steps=100, seed=0, precision="float16")
+    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before, batches = [p.clone() for p in module.parameters()], toy_batches()
+    stepper(0, batches(0))
+    assert stepper.scaler.get_scale() == 2.0**39
+    assert all(map(torch.equal, before, module.parameters()))
+    for step in range(1, 40):
+        stepper(step, batches(step))
+    assert stepper.scaler.get_scale() < 2.0**39
+    assert not any(map(torch.equal, before, module.parameters()))
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
 def test_same_seed_same_weights(tmp_path):
     results = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -340,10 +379,17 @@ def killed_at(step: int, batches=None):
     return give
 
 
-@pytest.mark.parametrize("kills", [(13,), (11, 25, 26), (5,)])
-def test_a_resumed_run_ends_with_the_same_bits(kills, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kills", "precision"),
+    [((13,), "float32"), ((11, 25, 26), "float32"), ((5,), "float32"),
+     ((11, 25), "bfloat16"), ((11, 25), "float16")],
+)  # fmt: skip
+def test_a_resumed_run_ends_with_the_same_bits(kills, precision, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_CHECKPOINT_EVERY_S", 0.0)
-    options = {"steps": 35, "schedule": "cosine", "warmup": 0.1}
+    # So large a scale overflows for some steps, and a resume has to know what it has become.
+    scaler = partial(torch.amp.GradScaler, init_scale=2.0**40)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    options = {"steps": 35, "schedule": "cosine", "warmup": 0.1, "precision": precision}
     straight = Noisy()
     _, expected = run(straight, tmp_path, name="straight", **options)
     for kill in kills:
@@ -627,6 +673,29 @@ def test_a_broken_history_does_not_lose_the_weights(content, tmp_path, caplog):
     history = checkpoint.history()
     assert history["loss"] == history["validation"] == [] and math.isnan(history["seconds"])
     assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_who_lost_a_training_while_saving_leaves_nothing_behind(removed, tmp_path, monkeypatch):
+    class Lost:
+        asked = 0
+
+        def check(self):
+            self.asked += 1
+            if self.asked > 1:
+                raise LostLeaseError("another process has taken over")
+
+    def gone(path, content):
+        raise FileNotFoundError(path)  # whoever took over has finished, and tidied up
+
+    checkpoint, module = Checkpoint(tmp_path, {"name": "x"}), Noisy()
+    checkpoint._lease = Lost()
+    if removed:
+        monkeypatch.setattr(checkpoints, "write", gone)
+    optimizer = torch.optim.AdamW(module.parameters())
+    with pytest.raises(LostLeaseError):
+        checkpoint.save_step(20, module, module, optimizer, {"loss": [], "validation": []})
+    assert list(checkpoint.folder.iterdir()) == []
 
 
 def test_left_overs_of_a_dead_process_are_in_nobodys_way(tmp_path):
