@@ -42,6 +42,28 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+@nox.parametrize("which", ["lowest", "newest"], ids=["lowest", "newest"])
+def versions(session: nox.Session, which: str) -> None:
+    """Unit and contract tests with the lowest versions that are admitted, and with the newest.
+
+    The lowest are the bounds of ``dependencies`` in pyproject.toml; constraints.txt is left out.
+    """
+    if session.venv_backend == "none":
+        session.error("versions are installed into environments of their own: leave --no-venv out")
+    wanted = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    if which == "lowest":
+        wanted = [name.replace(">=", "==") for name in wanted]
+    runner = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis"]
+    session.install("--upgrade", *wanted, *runner)
+    session.install("--no-deps", "-e", ".")
+    session.run("python", "-c", "import torch, numpy; print(torch.__version__, numpy.__version__)")
+    session.run(
+        "pytest", "-n", "2", "-m", "not gpu and not slow",
+        *(session.posargs or ["tests/unit", "tests/contract"]), env={"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@nox.session(default=False)
 def ablation_modes(session: nox.Session) -> None:
     """Figures 6 and 7: 8, 12, 16 and 32 Fourier modes, bare and as NODiff; rows, figures."""
     prepare(session)

@@ -56,6 +56,8 @@ _SCALING = (
     "latency_train_step",
     "latency_image",
     "traffic_forward",
+    "mem_peak_scene",
+    "latency_scene",
 )
 """What may be drawn against the image size, the first four of those that were measured so."""
 
@@ -217,9 +219,11 @@ def scaling(frame: pd.DataFrame, runs: Runs, view: View) -> Iterator[Section]:
         batch = several.groupby(level="batch", dropna=False).sum().idxmax()
         growing = growing[growing["batch"] == batch] if batch == batch else growing
         panels = [metric for metric in _SCALING if several.get((metric, batch), 0) > 1]
-        note = f"{machine}; batch {_label(growing['batch'])}, {_label(growing['precision'])}."
+        note = f"{machine}; batch {_label(growing['batch'])}"
+        if growing["precision"].notna().any():
+            note += f", {_label(growing['precision'])}"
         figure = draw_scaling(
-            growing, metrics=panels[:4], title="Growth of cost with image size", note=note
+            growing, metrics=panels[:4], title="Growth of cost with image size", note=f"{note}."
         )
         yield Section(title, figures={f"{name}-scaling": figure})
 
