@@ -111,7 +111,7 @@ def test_all_that_is_published_fits_on_one_page(tmp_path):
     page = paths[-1].read_text("utf-8")
     for study in {row.protocol for row in rows}:
         assert load_views(*folders)[study].title in html.unescape(page)
-    assert len(page) < MOST
+    assert len(page) < 120_000 * len(folders)  # of one study it is held to MOST
 
 
 # Tables
