@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -45,6 +47,16 @@ def test_the_lowest_mean_loss_wins_and_a_rate_that_failed_once_is_out():
         trial("c", 1e-3, None),
     ]  # fmt: skip
     assert best_rates(to_frame(rows)) == {"a": 1e-3, "b": 1e-3}
+
+
+def test_trials_of_other_lengths_are_not_pooled():
+    def of(steps: int, rate: float, loss: float, name: str = "a") -> Row:
+        row = trial(name, rate, loss)
+        return replace(row, config={"stage1": {"learning_rate": rate, "steps": steps}})
+
+    rows = [of(100, 1e-3, 0.5), of(100, 2e-3, 0.4), of(900, 1e-3, 0.2), of(900, 2e-3, 0.6)]
+    found = best_rates(to_frame([*rows, of(100, 1e-3, 0.3, "b")]))
+    assert found == {"a, 100 steps": 2e-3, "a, 900 steps": 1e-3, "b": 1e-3}
 
 
 def test_the_table_marks_the_winner_and_names_the_end_of_the_grid():

@@ -16,6 +16,7 @@ from bench.reporting.text import NOT_MEASURED, format_number
 __all__ = ["best_rates", "tuning"]
 
 _RATE = "config.stage1.learning_rate"
+_STEPS = "config.stage1.steps"
 _METRIC = "validation_loss"
 
 
@@ -48,8 +49,14 @@ def _losses(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trials(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return trials with their entrant, which has its steps in its name where they differ."""
     trials = frame[frame[_RATE].notna()]
     names = trials["backbone"].where(trials["method"] == "diffusion", trials["method"])
+    if _STEPS in trials:
+        steps = trials[_STEPS]
+        several = steps.groupby(names).transform("nunique") > 1
+        lengths = steps.map(lambda n: f", {n:.0f} steps", na_action="ignore")
+        names = names.where(~several, names + lengths)
     return trials.assign(entrant=names)
 
 
