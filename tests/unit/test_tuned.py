@@ -51,7 +51,7 @@ def test_the_lowest_mean_loss_wins_and_a_rate_that_failed_once_is_out():
 
 def test_trials_of_other_lengths_are_not_pooled():
     def of(steps: int, rate: float, loss: float, name: str = "a") -> Row:
-        row = trial(name, rate, loss)
+        row = trial(name, rate, loss, cell_id=f"{name}{rate}{steps}")
         return replace(row, config={"stage1": {"learning_rate": rate, "steps": steps}})
 
     rows = [of(100, 1e-3, 0.5), of(100, 2e-3, 0.4), of(900, 1e-3, 0.2), of(900, 2e-3, 0.6)]
