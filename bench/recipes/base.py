@@ -22,6 +22,7 @@ from bench.config import (
     StageConfig,
     UsageError,
     as_plain,
+    config_hash,
     derive_seed,
     historic_values,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Stage",
     "Trained",
     "checkpoints",
+    "count_once",
     "discard",
     "initialising",
     "train_recipe",
@@ -219,10 +221,21 @@ def checkpoints(recipe: Recipe, data: str, root: Path) -> dict[str, Checkpoint]:
 
 def training_flops(recipe: Recipe) -> Flops:
     """FLOPs of a whole training: every optimiser step of every stage."""
-    counts = [(stage.steps, stage.count()) for stage in recipe.stages("")]
+    counts = [(stage.steps, count_once(stage.identity, stage.count)) for stage in recipe.stages("")]
     return Flops(
         *(sum(n * getattr(report, reading) for n, report in counts) for reading in Flops._fields)
     )
+
+
+def count_once(described: Mapping[str, Any], count: Callable[[], FlopReport]) -> FlopReport:
+    """Count FLOPs, unless this process has done so for what is described by equal plain data."""
+    key = config_hash(described)
+    if key not in _COUNTED:
+        _COUNTED[key] = count()
+    return _COUNTED[key]
+
+
+_COUNTED: dict[str, FlopReport] = {}
 
 
 def train_recipe(recipe: Recipe, dataset: Dataset, place: Place) -> Trained:

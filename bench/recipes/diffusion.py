@@ -40,7 +40,15 @@ from bench.config import (
 from bench.diffusion import Diffusion
 from bench.fusion.diffusion import DiffusionFusion
 from bench.measure import FlopReport, count_flops, count_parameters
-from bench.recipes.base import Fuse, Part, Stage, initialising, unlike_before, versioned
+from bench.recipes.base import (
+    Fuse,
+    Part,
+    Stage,
+    count_once,
+    initialising,
+    unlike_before,
+    versioned,
+)
 from bench.recipes.parts import diffusion_parts
 from bench.recipes.scales import resolved_options, resolved_scale
 from bench.training import AdaptedObjective, FusionObjective, Objective, PlainObjective
@@ -460,7 +468,10 @@ class DiffusionRecipe:
     def costs(self, network: nn.Module) -> dict[str, float]:
         with torch.device("meta"):
             own = count_parameters(self.backbone())
-        forward = self.count_step("forward", self.config.patch, 1)
+        forward = count_once(
+            {"forward of": self.stages("")[-1].identity},
+            partial(self.count_step, "forward", self.config.patch, 1),
+        )
         return {
             "params": own / 1e6,
             "params_added": (count_parameters(network) - own) / 1e6,

@@ -27,7 +27,15 @@ from bench.config import (
 from bench.fusion import FUSION_METHODS, FusionMethod, create_method
 from bench.fusion.deep.weights import load_published
 from bench.measure import FlopReport, count_flops, count_parameters
-from bench.recipes.base import Fuse, Part, Stage, initialising, unlike_before, versioned
+from bench.recipes.base import (
+    Fuse,
+    Part,
+    Stage,
+    count_once,
+    initialising,
+    unlike_before,
+    versioned,
+)
 from bench.recipes.diffusion import DiffusionRecipe
 from bench.training import FusionObjective
 
@@ -407,9 +415,13 @@ class DeepRecipe(ClassicalRecipe):
         return fuse
 
     def costs(self, network: nn.Module) -> dict[str, float]:
+        side = self.config.patch
+        described = {"forward of": self.name, "options": as_plain(self.resolved), "side": side}
+        images = {"bands": self.bands, "ratio": self.ratio}
+        forward = count_once({**described, **images}, lambda: self.count(side, 1))
         return {
             "params": count_parameters(network) / 1e6,
-            "flops_forward": self.count(self.config.patch, 1).canonical / 1e9,
+            "flops_forward": forward.canonical / 1e9,
         }
 
     def described(self) -> dict[str, Any]:

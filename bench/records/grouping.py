@@ -98,7 +98,9 @@ def _codes(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
 def _several(column: pd.Series, groups: pd.Series) -> bool:
     """Tell whether a column has several values within a group, missing ones apart."""
     said = column.notna()
-    return bool(column[said].map(repr).groupby(groups[said]).nunique().gt(1).any())
+    texts = column[said].map(repr)
+    # Nearly all settings have one value throughout, which is seen far sooner.
+    return texts.nunique() > 1 and bool(texts.groupby(groups[said]).nunique().gt(1).any())
 
 
 def _repeated(frame: pd.DataFrame, entrants: Sequence[str], varying: Sequence[str]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from bench.records.lines import complete
 from bench.reporting.answers import findings
 from bench.reporting.blocks import BLOCKS, blocks_of
 from bench.reporting.blocks.accuracy import panels
-from bench.reporting.figures import save_figure
+from bench.reporting.figures import draw_all
 from bench.reporting.html import Chapter, Section, render_html
 from bench.reporting.shown import notes_of
 from bench.reporting.sources import UNKNOWN_MACHINE, doubts, machine_of, shared_settings
@@ -88,8 +88,7 @@ def write_report(
         ]
         for table in section.tables:
             paths += table.write(out / "tables")
-        for name, figure in section.figures.items():
-            paths += save_figure(figure, out / "figures" / _stem(name, section, taken, "."))
+    paths += _draw(sections, out / "figures", taken)
     page = out / "report.html"
     text = render_html(title, chapters, runs.values(), warnings)
     replace_file(page, text.encode("utf-8", "replace"))
@@ -100,6 +99,21 @@ def write_report(
         for sentence in finding.sentences[:1]
     ]
     return Report(sections, [*paths, page], answers)
+
+
+def _draw(sections: Sequence[Section], folder: Path, taken: dict[str, str]) -> list[Path]:
+    """Write the figures of all sections, and keep them in these for the page; return the paths."""
+    wanted = [(section, *named) for section in sections for named in section.figures.items()]
+    paths = []
+    if wanted:
+        folder.mkdir(exist_ok=True)
+    for (section, name, _), picture in zip(wanted, draw_all([w[1:] for w in wanted]), strict=True):
+        section.embedded[name] = picture.embedded
+        stem = _stem(name, section, taken, ".")
+        for kind, data in picture.files.items():
+            paths.append(folder / f"{stem}.{kind}")
+            replace_file(paths[-1], data)
+    return paths
 
 
 @contextmanager

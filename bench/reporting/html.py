@@ -10,7 +10,6 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +19,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bench.records.schema import STATUSES
-from bench.reporting.figures import Embedded, embed, photographic
+from bench.reporting.figures import Embedded
 from bench.reporting.sentences import Finding
 from bench.reporting.sources import UNKNOWN_MACHINE, Run, machine_of, run_of
 from bench.reporting.summary import ARROWS
@@ -36,8 +35,6 @@ _NUMBER = re.compile(
 )
 _PLAIN = ' !"$()*+,-./:;=?@[]^_`{|}~'
 """What stands for itself in a data URI within single quotes."""
-_PHOTOGRAPHS = 600_000
-"""Bytes of all photographs of a page together; the files beside it have them in full."""
 _LONG = 26
 """Characters from which on the cells of a column break into lines."""
 _FIRST_CLICK = {ARROWS["higher"]: "descending", ARROWS["lower"]: "ascending"}
@@ -52,6 +49,8 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
     """By the stem of their files."""
+    embedded: dict[str, Embedded] = field(default_factory=dict)
+    """The same figures as the page shows them, once they are drawn."""
     studies: list[str] = field(default_factory=list)
     """Those that it shows; none where it shows whatever there is."""
 
@@ -104,10 +103,7 @@ def render_html(
         lstrip_blocks=True,
         autoescape=True,
     )
-    figures = [f for c in chapters for _, section in c.sections for f in section.figures.values()]
-    share = _PHOTOGRAPHS / max(1, sum(map(photographic, figures)))
-    embedded = partial(_embedded, share=share)
-    environment.filters |= {"embed": embedded, "slug": slug, "grid": _grid, "uri": _data_uri}
+    environment.filters |= {"unsaid": _unsaid, "slug": slug, "grid": _grid, "uri": _data_uri}
     known = [run_of(record) for record in runs]
     template = environment.get_template("report.html.j2")
     return template.render(
@@ -115,16 +111,13 @@ def render_html(
     )
 
 
-def _embedded(
-    figures: Mapping[str, Figure], said: Sequence[str], share: float
-) -> Iterator[Embedded]:
-    """Yield figures for the page, without the notes that stand above all of the chapter."""
-    for name, figure in figures.items():
-        found = embed(figure, name, round(share * photographic(figure)))
-        notes = found.notes
+def _unsaid(figures: Mapping[str, Embedded], said: Sequence[str]) -> Iterator[Embedded]:
+    """Yield figures without the notes that stand above all of the chapter."""
+    for figure in figures.values():
+        notes = figure.notes
         for note in said:
             notes = tuple(text.replace(note, "").strip() for text in notes)
-        yield replace(found, notes=tuple(filter(None, notes)))
+        yield replace(figure, notes=tuple(filter(None, notes)))
 
 
 def _data_uri(figure: Embedded) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class Cell:
     stands: Callable[[], bool] | None = field(default=None, compare=False)
     forget: Callable[[], None] | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         return config_hash(self.identity)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -32,13 +33,14 @@ from bench.reporting.comparison import compare_rows, comparison_table, select_ro
 from bench.reporting.figures import (
     bar_panels,
     colours,
+    draw_all,
+    drawing,
     feature_maps,
     growth_exponent,
     metrics_along_axis,
     pareto_front,
     pareto_scatter,
     roofline,
-    save_figure,
     scaling,
     training_curves,
 )
@@ -361,17 +363,16 @@ def drawn_figures():
     }
 
 
-def test_figures_are_written_and_equal_figures_give_equal_bytes(tmp_path):
-    for name, figure in drawn_figures().items():
-        [path] = save_figure(figure, tmp_path / "all" / name, ("png",))
-        assert path.stat().st_size > 1000
-    rows = lines_of(efficiency())
-    first, second = (
-        save_figure(scaling(rows), tmp_path / folder / "scaling", ("png", "pdf", "svg"))
-        for folder in ("first", "second")
-    )
-    for one, other in zip(first, second, strict=True):
-        assert one.read_bytes() == other.read_bytes()
+def test_equal_figures_give_equal_bytes_however_many_processes_draw(monkeypatch):
+    kept = pickle.dumps(list(drawn_figures().items()))
+    pictures = []
+    for processes in (1, 2):
+        monkeypatch.setattr(drawing, "_processes", lambda figures, count=processes: count)
+        pictures.append(draw_all(pickle.loads(kept)))
+    assert pictures[0] == pictures[1]
+    for picture in pictures[0]:
+        assert list(picture.files) == ["png", "pdf"]
+        assert all(len(data) > 1000 for data in (*picture.files.values(), picture.embedded.data))
 
 
 def test_setting_figure_shows_what_the_rows_hold():

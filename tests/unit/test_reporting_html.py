@@ -19,6 +19,7 @@ from PIL import Image
 from bench.records import Row, View, load_rows, load_runs, load_views
 from bench.reporting.build import build_sections, write_report
 from bench.reporting.figures import (
+    draw_all,
     embed,
     feature_maps,
     full_images,
@@ -35,8 +36,13 @@ MOST = 1_500_000
 RNG = np.random.default_rng(0)
 
 
+def drawn(figures):
+    names = list(figures)
+    return dict(zip(names, (p.embedded for p in draw_all(list(figures.items()))), strict=True))
+
+
 def page_of(*tables, figures=None, **options):
-    section = Section("part", list(tables), figures or {})
+    section = Section("part", list(tables), embedded=drawn(figures or {}))
     return render_html("T", [Chapter("Study", [("Part", section)])], [], **options)
 
 
@@ -232,7 +238,9 @@ def test_photographs_share_what_a_page_may_weigh():
 
 
 def test_notes_of_the_chapter_are_not_said_again_below_figures():
-    section = Section("part", [table({"a": ["1"]}, notes=["Said.", "Own."])], {"f": plot()})
+    section = Section(
+        "part", [table({"a": ["1"]}, notes=["Said.", "Own."])], embedded=drawn({"f": plot()})
+    )
     chapter = Chapter("S", [("Part", section)], notes=["Said.", "Not iso-parameter,"])
     page = render_html("T", [chapter], [])
     assert page.count("Said.") == 1 and "<p>Own.</p>" in page

@@ -184,12 +184,13 @@ def _name_points(
     figure.get_layout_engine().execute(figure)  # so that the axes are where they will be
     dot = figure.dpi / 72
     centres = axes.transData.transform(points[["x", "y"]].to_numpy(float))
-    taken = [_box_around(centre, 4 * dot) for centre in centres]
+    taken = [_around(centres, 4 * dot)]
     for x, y in lines:
         corners = axes.transData.transform(np.column_stack([x, y]))
         along = np.linspace(0, len(corners) - 1, 60 * len(corners))
         places = [np.interp(along, range(len(corners)), corners[:, k]) for k in (0, 1)]
-        taken += [_box_around(place, dot) for place in zip(*places, strict=True)]
+        taken.append(_around(np.column_stack(places), dot))
+    occupied = np.concatenate(taken)
     for point in points.itertuples():
         tried = []
         for distance, leader in ((1, None), (2.5, _LEADER)):
@@ -208,24 +209,22 @@ def _name_points(
                 )
                 text.update_positions(renderer)
                 box = Text.get_window_extent(text, renderer)  # without the leader
-                outside = _area(box) - _common_area(box, axes.bbox)
-                overlap = sum(_common_area(box, other) for other in taken)
+                outside = box.width * box.height - _common_area(box, axes.bbox.extents[None])
+                overlap = _common_area(box, occupied)
                 tried.append((100 * outside + overlap, len(tried), text, box))
         _, _, best, box = min(tried, key=lambda entry: entry[:2])
         for _, _, text, _ in tried:
             if text is not best:
                 text.remove()
-        taken.append(box)
+        occupied = np.vstack([occupied, box.extents])
 
 
-def _box_around(centre: Sequence[float], radius: float) -> Bbox:
-    return Bbox.from_extents(*np.subtract(centre, radius), *np.add(centre, radius))
+def _around(centres: np.ndarray, radius: float) -> np.ndarray:
+    """Return boxes (n x 4: left, bottom, right, top) around centres (n x 2)."""
+    return np.hstack([centres - radius, centres + radius])
 
 
-def _area(box: Bbox) -> float:
-    return box.width * box.height
-
-
-def _common_area(one: Bbox, other: Bbox) -> float:
-    common = Bbox.intersection(one, other)
-    return 0.0 if common is None else _area(common)
+def _common_area(box: Bbox, others: np.ndarray) -> float:
+    """Return the area that a box shares with others (n x 4), summed over these."""
+    common = np.minimum(box.max, others[:, 2:]) - np.maximum(box.min, others[:, :2])
+    return float(common.clip(0).prod(axis=1).sum())

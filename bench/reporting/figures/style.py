@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from bench.records import replace_file
 from bench.reporting.text import format_number
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "label_logarithmic",
     "panels_of",
     "render_figure",
-    "save_figure",
     "styled",
     "wrapped",
 ]
@@ -60,18 +58,6 @@ def styled(draw: Draw) -> Draw:
             return draw(*args, **options)
 
     return inside
-
-
-def save_figure(
-    figure: Figure, stem: str | Path, formats: Sequence[str] = ("png", "pdf")
-) -> list[Path]:
-    """Write ``<stem>.<format>`` and return the paths; equal figures give equal bytes."""
-    stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
-    for path, suffix in zip(paths, formats, strict=True):
-        replace_file(path, render_figure(figure, suffix))
-    return paths
 
 
 def render_figure(figure: Figure, suffix: str) -> bytes:
