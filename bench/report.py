@@ -24,6 +24,8 @@ class Flags:
     """Result folders, folders of them, or rows.jsonl files."""
     out: Path | None = None
     """Where to write; results/reports/<name of the first folder> by default."""
+    files: bool = True
+    """Write every figure as PNG and PDF beside the page, which shows them all the same."""
     json: bool = False
     """Print the written files as JSON instead of the tables."""
     quiet: bool = False
@@ -35,6 +37,7 @@ def main(flags: Flags) -> int:
     from bench.config import UsageError
     from bench.records import load_rows, load_runs, load_views, result_folders
     from bench.reporting.build import write_report
+    from bench.reporting.figures import FORMATS
     from bench.reporting.terminal import print_report
 
     if not flags.results:
@@ -47,7 +50,8 @@ def main(flags: Flags) -> int:
     title = f"Results: {name}"
     if len(studies) == 1 and (view := views.get(*studies)):
         title = view.title
-    report = write_report(rows, runs, views, out, title=title)
+    formats = FORMATS if flags.files else ()
+    report = write_report(rows, runs, views, out, title=title, formats=formats)
     if flags.json:
         print(json.dumps([str(path) for path in report.paths], indent=2))
     else:

@@ -4,7 +4,7 @@
 
 Each study has a result folder of its own under the results' home, with its tables, figures and
 page, as if it had been run alone; trainings that two of them share are done once. The last page
-holds all of them.
+shows all of them; the files of its figures are the studies' own.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def main(flags: Flags) -> ExitCode:
         folders.append(Desk(own, study.name).folder)
     if not (flags.dry_run or flags.list):
         out = results_home() / "reports" / f"paper-{folders[0].name}"
-        report(ReportFlags(tuple(folders), out=out, json=flags.json, quiet=flags.quiet))
+        shown = {"json": flags.json, "quiet": flags.quiet}
+        report(ReportFlags(tuple(folders), out, files=False, **shown))
     return worst
 
 

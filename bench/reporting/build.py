@@ -27,7 +27,7 @@ from bench.records.lines import complete
 from bench.reporting.answers import findings
 from bench.reporting.blocks import BLOCKS, blocks_of
 from bench.reporting.blocks.accuracy import panels
-from bench.reporting.figures import draw_all
+from bench.reporting.figures import FORMATS, draw_all
 from bench.reporting.html import Chapter, Section, render_html
 from bench.reporting.shown import notes_of
 from bench.reporting.sources import UNKNOWN_MACHINE, doubts, machine_of, shared_settings
@@ -60,6 +60,7 @@ def write_report(
     out: Path,
     *,
     title: str,
+    formats: Sequence[str] = FORMATS,
 ) -> Report:
     """Write rows.csv, samples.csv, every table and figure, and report.html.
 
@@ -69,6 +70,7 @@ def write_report(
         views: how they are shown, by study; rows without one are shown in a generic way.
         out: folder to write into; made when it is not there.
         title: of the page.
+        formats: of the figures' files; the page shows them all the same.
 
     Raises:
         UsageError: a view that names an unknown block.
@@ -88,7 +90,7 @@ def write_report(
         ]
         for table in section.tables:
             paths += table.write(out / "tables")
-    paths += _draw(sections, out / "figures", taken)
+    paths += _draw(sections, out / "figures", taken, formats)
     page = out / "report.html"
     text = render_html(title, chapters, runs.values(), warnings)
     replace_file(page, text.encode("utf-8", "replace"))
@@ -101,13 +103,16 @@ def write_report(
     return Report(sections, [*paths, page], answers)
 
 
-def _draw(sections: Sequence[Section], folder: Path, taken: dict[str, str]) -> list[Path]:
+def _draw(
+    sections: Sequence[Section], folder: Path, taken: dict[str, str], formats: Sequence[str]
+) -> list[Path]:
     """Write the figures of all sections, and keep them in these for the page; return the paths."""
     wanted = [(section, *named) for section in sections for named in section.figures.items()]
     paths = []
-    if wanted:
+    if wanted and formats:
         folder.mkdir(exist_ok=True)
-    for (section, name, _), picture in zip(wanted, draw_all([w[1:] for w in wanted]), strict=True):
+    pictures = draw_all([(name, figure) for _, name, figure in wanted], formats)
+    for (section, name, _), picture in zip(wanted, pictures, strict=True):
         section.embedded[name] = picture.embedded
         stem = _stem(name, section, taken, ".")
         for kind, data in picture.files.items():

@@ -2,7 +2,7 @@
 
 from bench.reporting.figures.cost import EFFICIENCY_METRICS, bar_panels, growth_exponent, scaling
 from bench.reporting.figures.curves import metrics_along_axis, training_curves
-from bench.reporting.figures.drawing import Picture, draw_all
+from bench.reporting.figures.drawing import FORMATS, Picture, draw_all
 from bench.reporting.figures.embedded import Embedded, embed, photographic
 from bench.reporting.figures.extents import extent_curves
 from bench.reporting.figures.images import feature_maps, full_images, fused_images
@@ -12,6 +12,7 @@ from bench.reporting.figures.style import colours, render_figure
 
 __all__ = [
     "EFFICIENCY_METRICS",
+    "FORMATS",
     "Embedded",
     "Picture",
     "answer",

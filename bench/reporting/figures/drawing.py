@@ -36,16 +36,19 @@ class Picture(NamedTuple):
     embedded: Embedded
 
 
-def draw_all(figures: Sequence[tuple[str, Figure]]) -> list[Picture]:
+def draw_all(
+    figures: Sequence[tuple[str, Figure]], formats: Sequence[str] = FORMATS
+) -> list[Picture]:
     """Draw the figures of one page; equal figures give equal bytes, in however many processes.
 
     Args:
         figures: each with the name that is said where it has no title.
+        formats: of the files beside the page: png, pdf, svg.
     """
     share = _PHOTOGRAPHS / max(1, sum(photographic(figure) for _, figure in figures))
     draw = Parallel(n_jobs=_processes(len(figures)))
     return draw(
-        delayed(_draw)(figure, name, round(share * photographic(figure)))
+        delayed(_draw)(figure, name, round(share * photographic(figure)), formats)
         for name, figure in figures
     )
 
@@ -54,6 +57,6 @@ def _processes(figures: int) -> int:
     return max(1, min(os.cpu_count() or 1, figures // _WORTH, _MOST))
 
 
-def _draw(figure: Figure, name: str, most: int) -> Picture:
-    files = {kind: render_figure(figure, kind) for kind in FORMATS}
+def _draw(figure: Figure, name: str, most: int, formats: Sequence[str]) -> Picture:
+    files = {kind: render_figure(figure, kind) for kind in formats}
     return Picture(files, embed(figure, name, most))
