@@ -9,6 +9,7 @@ shows all of them; the files of its figures are the studies' own.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -45,6 +46,8 @@ STUDIES: tuple[Study, ...] = (
 )
 _OWN = ("backbone", "backbone_module", "override")
 """Flags that belong to one study and not to another."""
+_JOBS = 4
+"""Cells at once at smoke, whose times claim nothing, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def main(flags: Flags) -> ExitCode:
         default = next(f.default for f in fields(CommonFlags) if f.name == name)
         if given.pop(name) != default:
             raise UsageError(f"--{name}: belongs to one study; run it alone")
+    if given["jobs"] is None and flags.preset == "smoke":
+        given["jobs"] = min(os.cpu_count() or 1, _JOBS)
     wanted = [study for study in STUDIES if not flags.only or study.name in flags.only]
     if unknown := set(flags.only) - {study.name for study in STUDIES}:
         known = ", ".join(study.name for study in STUDIES)
