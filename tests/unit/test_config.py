@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -306,3 +307,17 @@ def test_configuration_needs_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_of_a_command_do_not_spin_for_long(given, found):
+    code = "from bench.config.cli import prepare_process; prepare_process(); import torch"
+    left = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    environment = {**left, **given, "OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, cwd=ROOT, check=True, env=environment,
+    )  # fmt: skip
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch has another OpenMP than GNU's here")
+    assert f"GOMP_SPINCOUNT = '{found}'" in done.stderr
