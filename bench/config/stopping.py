@@ -19,6 +19,7 @@ from bench.config.errors import UsageError
 __all__ = [
     "TIME_LIMIT",
     "Stopped",
+    "asked",
     "deferred",
     "ends_at",
     "limited",
@@ -128,6 +129,11 @@ def whole_limit() -> float:
 def seconds_left() -> float:
     """Return how long work may go on; infinite without a limit."""
     return _stop.ends_at - time.monotonic()
+
+
+def asked() -> str | None:
+    """Return the signal, or :data:`TIME_LIMIT`, that has asked this process to end; else None."""
+    return _stop.reason
 
 
 def _reason() -> str | None:

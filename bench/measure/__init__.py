@@ -24,7 +24,7 @@ from bench.measure.flops import (
     image_flops,
     register_formula,
 )
-from bench.measure.isolation import IsolatedResult, run_isolated
+from bench.measure.isolation import IsolatedResult, end_isolated, run_isolated
 from bench.measure.memory import (
     Fit,
     MemoryReport,
@@ -62,6 +62,7 @@ __all__ = [
     "count_flops",
     "count_parameters",
     "count_traffic",
+    "end_isolated",
     "format_bytes",
     "gpu_energy_joules",
     "gpu_state",

@@ -3,7 +3,8 @@
 Memory and third-party FLOP counters are measured this way: nothing a neighbour allocated, cached
 or patched is there. The function is named, ``"package.module:function"`` or
 ``"path/to/file.py:function"``; its keyword arguments and its result travel as JSON. However this
-process ends, the fresh one and all that it started end with it (:mod:`bench.measure.fresh`).
+process ends, the fresh one and all that it started end with it (:mod:`bench.measure.fresh`). One
+that ended because this process is stopping is no result, whatever it looks like.
 """
 
 from __future__ import annotations
@@ -14,25 +15,31 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from backbones.names import nearest
+from bench.config import stopping
 from bench.config.errors import UsageError
 from bench.config.exhaustion import says_out_of_memory
 
-__all__ = ["IsolatedResult", "Status", "load_target", "run_isolated"]
+__all__ = ["IsolatedResult", "Status", "end_isolated", "load_target", "run_isolated"]
 
 Status = Literal["ok", "oom", "timeout", "error"]
 
 _MARKER = "@@nodiff-bench-result@@ "
 _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_S = 5.0
+
+_running: dict[subprocess.Popen, IO[str]] = {}
+"""Fresh processes that somebody waits for, and their standard input: they end when it closes."""
+_change = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -94,36 +101,55 @@ def run_isolated(
         env: environment variables to add.
 
     Raises:
+        Stopped: the process was ended by :func:`end_isolated`, or failed after this process had
+            been asked to end (:func:`bench.config.stopping.asked`).
         TypeError: arguments that JSON cannot carry.
     """
     request = json.dumps({"target": target, "kwargs": dict(kwargs or {})})
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     started = time.perf_counter()
-    process = subprocess.Popen(
-        # -P: neither the working directory nor a rival package in it comes before the root.
-        [sys.executable, "-P", str(Path(__file__).with_name("fresh.py")), __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(env or {}), "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # Ctrl-C is ours to pass on
-    )
-    # Standard input stays open as long as this process lives: it ends when that closes.
-    lifeline, process.stdin = process.stdin, None
-    try:
+    with _change:  # end_isolated finds it, or it is not begun
+        if why := stopping.asked():
+            raise stopping.Stopped(why)
+        process = subprocess.Popen(
+            # -P: neither the working directory nor a rival package in it comes before the root.
+            [sys.executable, "-P", str(Path(__file__).with_name("fresh.py")), __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {}), "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C is ours to pass on
+        )
+        # Standard input stays open as long as this process lives: it ends when that closes.
+        lifeline, process.stdin = process.stdin, None
+        _running[process] = lifeline
         with suppress(BrokenPipeError):  # it ended before it read: its exit code says how
             lifeline.write(f"{request}\n")
             lifeline.flush()
+    try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         wall = time.perf_counter() - started
         return IsolatedResult("timeout", reason=f"not done after {timeout:g} s", wall_s=wall)
     finally:
+        ended = _running.pop(process, None) is None
         with suppress(BrokenPipeError):
             lifeline.close()
         _end(process)
-    return _read(process.returncode, stdout, stderr, time.perf_counter() - started)
+    result = _read(process.returncode, stdout, stderr, time.perf_counter() - started)
+    if result.status != "ok" and (ended or stopping.asked()):
+        raise stopping.Stopped(stopping.asked() or "SIGINT")
+    return result
+
+
+def end_isolated() -> None:
+    """End the fresh processes of all threads; their :func:`run_isolated` raise ``Stopped``."""
+    with _change:
+        while _running:
+            _, lifeline = _running.popitem()
+            with suppress(BrokenPipeError):
+                lifeline.close()
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -17,13 +17,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from bench.config import BenchError, ExitCode, UsageError, as_plain, stopping
 from bench.config.cli import prepare_process
 from bench.config.exhaustion import check_room_for_thread
-from bench.measure import commit, is_out_of_memory, machine, versions
+from bench.measure import commit, end_isolated, is_out_of_memory, machine, versions
 from bench.records import Lease, Row, RunFolder, check_locks
 from bench.running.cells import Cell
 from bench.running.company import Company
@@ -186,11 +185,10 @@ class _Run:
         pool = ThreadPoolExecutor(min(_FRESH, os.cpu_count() or 1))
         try:
             taken = list(pool.map(self.take, cells))
-        except BaseException:  # Ctrl-C: the fresh processes are not in its process group
-            self._stopped = True  # what they leave when they are killed is no result
+        except BaseException:
+            self._stopped = True  # what is done by now would come after the record of the run
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in psutil.Process().children():
-                child.kill()
+            end_isolated()  # Ctrl-C does not reach fresh processes: they have a session each
             raise
         pool.shutdown()
         for cell in cells if len(cells) > 1 else ():

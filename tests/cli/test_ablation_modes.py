@@ -23,17 +23,6 @@ SCRIPT = ROOT / "protocols" / "ablation_modes.py"
 TINY = tuple(word for word in toy.TINY if "modes" not in word)  # which it varies
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def flags(data, **changes) -> Flags:
     common = {"dataset": str(data), "sensor": "QB", "preset": "smoke", "override": TINY}
     one = {"modes": (4, 6), "scheme": ("two_stage",), "quiet": True}

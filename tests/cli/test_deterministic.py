@@ -16,11 +16,6 @@ from tests.cli import toy
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
-
-
 def rows(data: Path, place: Path, jobs: int, threads: int) -> dict:
     call = [sys.executable, str(ROOT / "bench" / "train.py"), "--deterministic", "--jobs",
             str(jobs), "--dataset", str(data), "--sensor", "QB", "--preset", "smoke", "--seed", "0",

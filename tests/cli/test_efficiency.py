@@ -33,12 +33,6 @@ METRICS = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def flags(**changes) -> Flags:
     return Flags(**{"preset": "smoke", "bands": 4, "size": (24,), "rounds": 3, **changes})
 

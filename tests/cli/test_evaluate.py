@@ -44,12 +44,6 @@ def data(tmp_path_factory):
     return out
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def evaluate(data, capsys, **flags):
     """Return (exit code, rows by method, split and metric)."""
     capsys.readouterr()

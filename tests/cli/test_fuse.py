@@ -28,11 +28,6 @@ SCALE, TIE = (2.5, 2.5, 0.0), (0.0, 0.0, 0.0, 431000.0, 5180000.0, 0.0)
 KEYS = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32633)  # projected, UTM 33N
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-
-
 def images(dtype="uint16"):
     """Return MS (4, 24, 32) and PAN (96, 128) counts of one scene."""
     pan = np.random.default_rng(0).integers(100, 1900, (12, 16)).repeat(8, 0).repeat(8, 1)

@@ -29,11 +29,6 @@ PLACE = [(33550, "d", 3, SCALE, True), (33922, "d", 6, TIE, True), (34735, "H", 
 HAS_RASTERIO = importlib.util.find_spec("rasterio") is not None
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture(params=["tifffile", "rasterio"])
 def reader(request, monkeypatch):
     """Read by the one or the other, as if the other were not there."""

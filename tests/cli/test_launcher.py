@@ -16,15 +16,9 @@ from bench.config import ExitCode, MissingError, UsageError
 from bench.evaluate import STUDY, Flags
 from bench.records import RunFolder
 from bench.running import launching
-from tests.cli import toy
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("exp", "gsa", "bt_h")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
 
 
 def flags(data, out, **changes) -> Flags:

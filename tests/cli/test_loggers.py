@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("TRACKIO_DIR", raising=False)
     loggers.open_loggers.cache_clear()
     data = toy.write(tmp_path / "toy")

@@ -9,20 +9,8 @@ from bench.config import ExitCode, UsageError, experiment_preset
 from bench.config.tuned import own_rates, read_rates
 from bench.records import RunFolder
 from protocols import modes_explained, tune
-from tests.cli import toy
 
 SMALL = ("sampler.tile=32", "patch=32", "evaluation.convention=none")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def flags(data, of, **changes):

@@ -31,12 +31,6 @@ def data(tmp_path_factory):
     return toy.write(tmp_path_factory.mktemp("toy") / "toy", patch=64)
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def common(data, **changes):
     given = {"dataset": str(data), "sensor": "QB", "preset": "smoke", "quiet": True}
     return {**given, "override": TINY, **changes}

@@ -22,17 +22,6 @@ from tests.cli import toy
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def test_two_processes_on_one_cost_grid(tmp_path):
     call = [sys.executable, str(ROOT / "bench" / "efficiency.py"), "--preset", "smoke", "--bands",
             "4", "--size", "32", "--rounds", "3", "--backbone", "fno", "conv_unet", "--override",

@@ -7,20 +7,8 @@ import pytest
 from bench.config import ExitCode, UsageError
 from bench.records import RunFolder
 from protocols import resolution_transfer
-from tests.cli import toy
 
 SMALL = ("patch=32", "sampler.tile=32", "evaluation.convention=none")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def flags(data, **changes):

@@ -12,7 +12,6 @@ from protocols.scenes import STUDY, Flags
 
 @pytest.mark.slow
 def test_scenes_have_rows_a_figure_and_are_not_measured_twice(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(scenes, "LARGEST_SAMPLED", 64)
     out = tmp_path / "out"
     flags = Flags(preset="smoke", size=(64, 128), out=out, quiet=True)

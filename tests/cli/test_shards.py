@@ -8,14 +8,8 @@ from bench import merge, report
 from bench.config import ExitCode, UsageError
 from bench.evaluate import STUDY, Flags
 from bench.records import RunFolder
-from tests.cli import toy
 
 METHODS = ("exp", "gsa", "bt_h", "mtf_glp_fs", "bdsd_pc")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
 
 
 def run(data, out, shard=None) -> ExitCode:

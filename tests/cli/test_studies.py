@@ -27,17 +27,6 @@ from tests.cli import toy
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def flags(data, kind=Flags, **changes):
     common = {"dataset": str(data), "sensor": "QB", "preset": "smoke", "override": toy.TINY}
     return kind(**{**common, "backbone": ("fno",), "quiet": True, **changes})

@@ -22,11 +22,6 @@ ROOT = Path(__file__).parents[2]
 STEPS = 25
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "toy")
-
-
 def trained(data: Path, place: Path, *launcher: str) -> tuple[dict, dict, RunFolder]:
     call = [*launcher, str(ROOT / "bench" / "train.py"), "--dataset", str(data), "--sensor", "QB",
             "--preset", "smoke", "--seed", "0", "--scheme", "two_stage", "--device", "cpu", "--out",

@@ -40,12 +40,6 @@ def data(tmp_path_factory):
     return folder / "data"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("NODIFF_BENCH_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def train(data, capsys, **flags):
     capsys.readouterr()
     common = {"dataset": str(data), "preset": "smoke", "override": TINY, "quiet": True}

@@ -7,13 +7,16 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from bench.config import ExitCode, StageConfig, UsageError, stopping
+from bench.measure import run_isolated
 from bench.records import RunFolder
 from bench.running import Cell
 from bench.running.engine import run_cells
@@ -180,3 +183,66 @@ def test_after_the_end_nothing_is_begun(tmp_path):
         code = run_cells([cell("resumes", 1, calls, True)], tmp_path, protocol="toy", version=1,
                          config={})  # fmt: skip
     assert code == ExitCode.CONTINUE and not calls
+
+
+# Fresh processes
+
+
+def dwell(place: str, ends: str) -> None:
+    """What a fresh process does: say that it is there, then wait, or be killed once told to."""
+    Path(place).touch()
+    while not Path(ends).exists():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def memory_cell(name: str, folder: Path) -> Cell:
+    def execute(context):
+        arguments = {"place": str(folder / name), "ends": str(folder / "ends")}
+        result = run_isolated(f"{__file__}:dwell", arguments, timeout=120)
+        return [context.row(metric="mem_peak_scene", status=result.status, reason=result.reason)]
+
+    return Cell(name, {"cell": name}, {"method": name}, execute, company="threads")
+
+
+def until(happened) -> None:
+    end = time.monotonic() + 120
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert happened()
+
+
+def test_what_a_stop_ends_is_no_result_and_nothing_is_said_of_it(tmp_path, caplog):
+    stopping.listen()
+    places = [tmp_path / name for name in "ab"]
+    before = threading.active_count()
+
+    def stop():
+        until(lambda: all(place.exists() for place in places))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(stopping.Stopped, match="SIGTERM"):
+        run([memory_cell(place.name, tmp_path) for place in places], tmp_path / "out", None)
+    until(lambda: threading.active_count() <= before)
+    assert not RunFolder(tmp_path / "out").latest() and "oom" not in caplog.text
+    (record,) = RunFolder(tmp_path / "out").runs().values()
+    assert record["status"] == "interrupted"
+
+
+def test_one_that_a_stop_reached_before_us_is_no_result_either(tmp_path, monkeypatch):
+    """As when all processes of a job are told to end at once."""
+    (tmp_path / "ends").touch()
+    arguments = {"place": str(tmp_path / "place"), "ends": str(tmp_path / "ends")}
+    assert run_isolated(f"{__file__}:dwell", arguments, timeout=120).status == "oom"
+    told = iter([None, "SIGTERM", "SIGTERM"])
+    monkeypatch.setattr(stopping, "asked", lambda: next(told))
+    with pytest.raises(stopping.Stopped, match="SIGTERM"):
+        run_isolated(f"{__file__}:dwell", arguments, timeout=120)
+
+
+def test_none_is_begun_once_a_stop_has_been_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping._stop, "reason", "SIGTERM")
+    with pytest.raises(stopping.Stopped, match="SIGTERM"):
+        run_isolated(f"{__file__}:dwell", {"place": str(tmp_path / "place"), "ends": ""})
+    assert not (tmp_path / "place").exists()
