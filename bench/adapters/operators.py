@@ -1,4 +1,8 @@
-"""An operator that super-resolves, and the denoiser that takes up its image (figure 1 a)."""
+"""An operator that super-resolves, and the denoiser that takes up its image (NODiff, figure 1 a).
+
+``precondition``: the denoiser is shown the image, as in NeurOp-Diff (Xu et al. 2025); ``refine``:
+it also denoises what the image lacks, as in DiffFNO (Liu & Tang 2025).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,12 @@ __all__ = ["OperatorDenoiser", "SuperResolver"]
 class SuperResolver(nn.Module):
     """A backbone as a super-resolution network: [L, PAN] -> S in one pass.
 
-    It is called as at the last time, T, with nothing in place of the noise.
+    It is called at time 1, the last, with zeros in place of the noisy residual.
 
     Args:
-        backbone: any registered one, conditioned on [upsampled MS, PAN].
-        gain: its output is ``gain`` times the residual S - L.
+        backbone: any registered one, conditioned on [upsampled MS, PAN]: s + 1 channels.
+        gain: its output is ``gain`` times the residual S - L, as a denoiser's is of a residual that
+            the diffusion has scaled.
     """
 
     def __init__(self, backbone: nn.Module, gain: float = 1.0):
@@ -79,4 +84,5 @@ class OperatorDenoiser(SampledDenoiser):
         return condition.image[:, -self.backbone.bands :]
 
     def base(self, lms: Tensor, condition: Condition) -> Tensor:
+        """Return the image whose residual it denoises, (B, s, H, W): S or the up-sampled MS."""
         return self.super_resolved(condition) if self.refines else lms

@@ -53,19 +53,21 @@ def extent_cells(
 ) -> Iterator[Cell]:
     """Yield a cell for each denoiser, ground, extent and variant, and the interpolation's.
 
+    A ground is the test images of one side, as of :func:`bench.data.joining.grounds`.
+
     Args:
-        configs: of bare denoisers, all of one patch.
+        configs: of bare denoisers, that evaluate equally many images.
         desk: data and preset.
-        extents: sides of the pieces, PAN pixels; one that no test image holds is a row that says
-            so.
+        extents: sides of the pieces, PAN pixels, multiples of each denoiser's patch; one that no
+            test image holds is a row that says so.
         variants: ``whole`` - the network is shown a piece at once, its modes at the indices that
             they were learnt at; ``scaled`` - likewise, at the frequencies that they were learnt at
             (``for_extent`` of a backbone); ``tiled`` - a piece is sampled in blended tiles of the
             training patch.
 
     Raises:
-        UsageError: an extent that is no multiple of the patch; as of
-            :func:`bench.cells.experiments.denoisers`.
+        UsageError: an extent that is no multiple of a patch; experiments that evaluate different
+            numbers of images; as of :func:`bench.cells.experiments.denoisers`.
     """
     recipes = denoisers(configs, desk)
     for recipe in recipes:
@@ -114,6 +116,7 @@ class _Extent:
 
     @property
     def scale(self) -> int:
+        """The extent in training patches."""
         return self.extent // self.base.config.patch
 
     def cell(self, ground: int, images: Split) -> Cell:
@@ -232,7 +235,7 @@ class _Extent:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """CPU time where one thread does all the work: a busy neighbor cannot lengthen it."""
+    """CPU time where one thread does all the work: a busy neighbour cannot lengthen it."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     return time.process_time if alone else time.perf_counter
 

@@ -33,7 +33,7 @@ __all__ = [
 
 BUILDER = f"{__name__}:build_work"
 """The builder, as a fresh process is told it."""
-RATIO = 4  # MS to PAN of the made-up images; no cost depends on it
+RATIO = 4  # MS to PAN of the made-up images, as PanCollection has them
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,15 @@ class Work:
     Attributes:
         flops: metric of its FLOPs.
         latency: metric of its time.
-        per_second: units of that metric in a second.
+        per_second: units of that metric in a second: 1000 for ms.
         memory: metrics of its peak memory, by the part of :class:`bench.measure.MemoryUse`; empty
             where another work's memory tells whether it fits.
         fits_as: the work whose memory does.
         energy: metric of its energy; None where it is not measured.
         forwards: a call in forward passes of the bare backbone, roughly: a backward pass takes two
             of them, and predictor and adapters double what there is. None: see the sampler.
-        adapted: whether the adapted network does it; one-stage recipes have none.
+        adapted: whether the network that samples does it, adapters or operator included; else it
+            is the bare backbone, or what stage I trains.
         exists_bare: whether the bare backbone of a one-stage recipe does it, too.
         exists_deep: whether a deep method does, which takes no sampling steps.
     """
@@ -137,6 +138,9 @@ class Entrant:
         modules: the user's files and packages that its backbone may come from.
         labels: what else its rows are called by, e.g. the preset.
         method: the deep method that it is; None: the experiment's denoiser.
+
+    Raises:
+        UsageError: an experiment in another precision than float32.
     """
 
     config: ExperimentConfig
@@ -326,7 +330,16 @@ class _Sampling(NamedTuple):
 def sampling(
     network: SampledDenoiser, bands: int, rows: int, columns: int, batch: int, device: torch.device
 ) -> _Sampling:
-    """Return the calls that sampling ``batch`` windows of an image makes."""
+    """Return the calls that sampling ``batch`` windows of an image makes.
+
+    Args:
+        network: on ``device``.
+        bands: s.
+        rows: H of a window, PAN pixels.
+        columns: W of it.
+        batch: windows at once.
+        device: that made-up images are on; meta to count alone.
+    """
     x = torch.rand(batch, bands, rows, columns, device=device)
     time = torch.full((batch,), 0.5, device=device)
     network = network.eval()

@@ -28,7 +28,7 @@ _WORDS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception, or what caused it, is for want of memory.
+    """Return whether an exception, or one that it was raised from, is for want of memory.
 
     Python's and numpy's ``MemoryError``, torch's own class and its ``RuntimeError`` on a CPU, what
     C++ (``std::bad_alloc``), cuBLAS, cuDNN and cuFFT say through it, the system's ``ENOMEM``, and

@@ -139,7 +139,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """Optimisation of one stage: AdamW, L1, EMA. How long is the experiment's affair."""
+    """Optimisation of one stage: AdamW and EMA. How long is the experiment's affair."""
 
     batch: int = 32
     """Patches per step. [D] SRINO."""

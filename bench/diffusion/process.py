@@ -40,7 +40,7 @@ class Diffusion:
         return (timestep.to(torch.float32) + 1) / self.timesteps
 
     def noisy(self, x0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
-        """Return x_t of eq. 2; ``x0`` and ``eps`` (B, C, H, W), ``timestep`` (B,) int."""
+        """Return x_t of eq. 2, (B, C, H, W); ``x0`` and ``eps`` alike, ``timestep`` (B,) int."""
         a, b = self._coefficients(timestep, x0)
         return a * x0 + b * eps
 
@@ -54,7 +54,10 @@ class Diffusion:
         return a * eps - b * x0
 
     def predicted_x0(self, output: Tensor, x_t: Tensor, timestep: Tensor) -> Tensor:
-        """Read the network's ``output`` at x_t as an estimate of the clean residual."""
+        """Read the network's ``output`` at x_t, (B, C, H, W) as x_t, as the clean residual.
+
+        Where the target is eps, an error of the output counts b / a times: very much near T - 1.
+        """
         if self.config.target == "x0":
             return output
         a, b = self._coefficients(timestep, x_t)

@@ -60,7 +60,10 @@ def sample(
         constrain: projection of x0 onto valid residuals, applied at every step.
 
     Returns:
-        x0, (B, C, H, W).
+        x0, (B, C, H, W), as constrained: the last step adds no noise.
+
+    Raises:
+        ValueError: as of :func:`sampling_timesteps`.
     """
     eta = 1.0 if config.kind == "ddpm" else config.eta
     visited = sampling_timesteps(diffusion.timesteps, config.steps, config.spacing)

@@ -11,16 +11,20 @@ __all__ = ["alphas_cumprod"]
 
 
 def alphas_cumprod(schedule: str, timesteps: int) -> Tensor:
-    """Return alpha-bar_t for t = 0..T-1.
+    """Return alpha-bar_t for t = 0..T-1, the product of 1 - beta up to t; no beta is above 0.999.
 
     Args:
-        schedule: ``cosine`` - alpha-bar(u) = cos^2((u + s) / (1 + s) * pi / 2) with s = 0.008 and
-            beta <= 0.999 (Nichol & Dhariwal 2021, eq. 17); ``linear`` - beta from 1e-4 to 2e-2 at
-            T = 1000 (Ho et al. 2020), scaled by 1000 / T so that another T ends as noisy.
+        schedule: ``cosine`` - alpha-bar_t = f((t + 1) / T) / f(0), where
+            f(u) = cos^2((u + s) / (1 + s) * pi / 2) and s = 0.008 (Nichol & Dhariwal 2021, eq. 17);
+            ``linear`` - beta from 1e-4 to 2e-2 at T = 1000 (Ho et al. 2020, section 4), scaled by
+            1000 / T so that another T ends about as noisy.
         timesteps: T >= 2.
 
     Returns:
         (T,) float64, strictly decreasing within (0, 1).
+
+    Raises:
+        ValueError: an unknown schedule.
     """
     if schedule == "cosine":
         s = 0.008

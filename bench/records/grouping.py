@@ -127,4 +127,5 @@ def _repeated(frame: pd.DataFrame, entrants: Sequence[str], varying: Sequence[st
             taken.append(index)
             rows.append(filled)
     frame = frame.iloc[taken].reset_index(drop=True)
-    return frame.assign(**{c: pd.Series([row[c] for row in rows], dtype=object) for c in varying})
+    filled = {c: pd.Series([row[c] for row in rows], dtype=object) for c in varying}
+    return frame.assign(**filled).copy()  # one block a type, not one for each of these columns

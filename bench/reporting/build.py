@@ -219,7 +219,8 @@ def frame_of(rows: Sequence[Row], runs: Runs) -> pd.DataFrame:
     frame = pd.concat(frames, ignore_index=True)
     settings = [column for column in frame if column.startswith("config.")]
     absent = frame[settings].astype(object).where(frame[settings].notna(), None)
-    return frame.assign(**{column: absent[column] for column in settings})
+    frame = frame.assign(**{column: absent[column] for column in settings})
+    return frame.copy()  # one block a type: with one a column, pandas is slow to add another
 
 
 def _beside(rows: Sequence[Row], runs: Runs, views: Sequence[View]) -> tuple[list[Row], Runs]:

@@ -81,8 +81,9 @@ def axis_column(frame: pd.DataFrame, view: View) -> str | None:
 
 def of_accuracy(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     """Return rows without settings that have no effect on accuracy, for costs shown beside it."""
-    exempt = [f"config.{name}" for name in WITHOUT_EFFECT if name != view.axis]
-    return frame.drop(columns=exempt, errors="ignore")
+    exempt = {f"config.{name}" for name in WITHOUT_EFFECT if name != view.axis}
+    # Not drop, after which every column is a block of its own.
+    return frame[[column for column in frame if column not in exempt]]
 
 
 def show(frame: pd.DataFrame, view: View, apart: Sequence[str] = ()) -> Shown:

@@ -1,7 +1,7 @@
-"""The one loop: AdamW, L1, mixed precision, clipping, EMA, validation, exact resume.
+"""The one loop: AdamW, mixed precision, clipping, EMA, validation, exact resume.
 
-Every step reseeds from (seed, step) (Karras et al., EDM2), and batches are a function of the
-step, so a resumed run walks the same path as one that was never stopped.
+Every step reseeds from (seed, step), as the code of EDM2 does (Karras et al. 2024), and batches are
+a function of the step, so a resumed run walks the same path as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class History:
     """What a training leaves behind besides weights.
 
     Attributes:
-        loss: (steps done, mean loss since the last entry).
+        loss: (steps done, mean loss since the last entry), every 10 steps and after the last.
         validation: (steps done, validation loss of the averaged weights).
-        seconds: wall time inside optimiser steps, over all sessions.
+        seconds: wall time of the steps, their batches included, validation and saving not; over all
+            sessions, without steps that were done again.
     """
 
     loss: list[tuple[int, float]] = field(default_factory=list)
@@ -52,9 +53,15 @@ class History:
 
 
 def learning_rate(config: StageConfig, step: int, steps: int) -> float:
-    """Return the rate of one of ``steps`` steps: linear warm-up, then constant, cosine, halvings.
+    """Return the rate of a step: after a linear warm-up constant, along a cosine, or in stairs.
 
-    The cosine ends at 1 %.
+    The cosine falls towards 1 % of the rate, which step ``steps`` would have. Stairs are counted
+    from the first step, warm-up included.
+
+    Args:
+        config: peak rate, schedule and warm-up.
+        step: 0 to ``steps`` - 1.
+        steps: of the whole training.
     """
     warmup = round(config.warmup * steps)
     if step < warmup:
@@ -82,7 +89,9 @@ class Stepper:
             of every batch.
 
     Attributes:
-        average: a copy of ``module`` with averaged weights; takes no gradients.
+        average: a copy of ``module`` with averaged weights and the latest buffers; takes no
+            gradients. At step n > 0 the decay is min(``ema_decay``, (1 + n) / (10 + n)), as
+            TensorFlow's with ``num_updates``.
         optimizer: AdamW over the trained parameters.
         scaler: of the loss; without effect but for float16.
     """
@@ -117,7 +126,11 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(self._device, enabled=precision == "float16")
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
-        """Take step number ``step`` on ``batch``; return the loss, detached, without waiting."""
+        """Take step number ``step``, from 0, on ``batch``, which is on the module's device.
+
+        Returns:
+            The loss before the step, a detached scalar, without waiting for the GPU.
+        """
         step_seed = derive_seed(self.seed, "step", step)
         torch.manual_seed(step_seed)
         self._generator.manual_seed(step_seed)
@@ -136,7 +149,7 @@ class Stepper:
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:
-        # Starts as a copy; (1 + n) / (10 + n) then lets a short run forget its initialisation.
+        # Starts as a copy; the growing decay then lets a short run forget its initialisation.
         decay = min(self.config.ema_decay, (1 + step) / (10 + step)) if step else 0.0
         torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
         for average, current in zip(self.average.buffers(), self.module.buffers(), strict=True):
@@ -159,27 +172,28 @@ def train(
     report: Callable[[int, Mapping[str, float]], None] | None = None,
     name: str = "training",
 ) -> History:
-    """Train ``module`` in place; it ends with the averaged weights, and so does the checkpoint.
+    """Train ``module`` in place; it ends in evaluation mode with the averaged weights.
 
     Args:
         module: parameters with ``requires_grad`` are trained, the others stay bit-identical.
         objective: loss of a batch.
         batches: step -> batch, on any device.
         config: optimisation.
-        steps: how many.
+        steps: how many, those that a checkpoint has already among them.
         seed: base seed of noise and dropout.
-        checkpoint: where to resume from and to save to; None in all but the first of processes
-            that train together.
+        checkpoint: where to resume from and to save to, at the end the averaged weights; None in
+            all but the first of processes that train together.
         device: where to train.
         precision: as of :class:`Stepper`.
-        validate: loss of the averaged module, called five times on the way.
+        validate: loss of the averaged module, in evaluation mode; called after each fifth of the
+            steps.
         progress: where to show it.
-        report: (steps done, values by name), where losses are looked at.
+        report: (steps done, values by name), where losses are looked at, and after a validation.
         name: shown in the progress.
 
     Raises:
         DivergedError: the loss or a weight, averaged or not, became NaN or infinite.
-        KeyboardInterrupt: it was asked to stop; what it had reached is saved.
+        Stopped: it was asked to (:mod:`bench.config.stopping`); what it had reached is saved.
     """
     progress = progress or Progress(quiet=True)
     module.to(device).train()

@@ -408,6 +408,24 @@ def test_spectrum_puts_a_wave_at_its_frequency():
     assert (right - left, bottom - top) == (32, 32)
 
 
+def test_bars_tell_who_has_no_stage_two_from_who_was_not_measured():
+    two, one = ({"config": {"scheme": scheme}} for scheme in ("two_stage", "one_stage"))
+    entrants = {"fno": two, "galerkin": two, "unet": one, None: {"method": "fusionnet"}}
+    rows = [cost(name, "latency_train_step", 10.0, **of) for name, of in entrants.items()]
+    rows.append(cost("fno", "latency_adapt_step", 5.0, **two))
+    rows.append(cost("unet", "mem_peak_train", None, status="oom", reason="8 GiB", **one))
+    _, stage_two, memory = bar_panels(lines_of(rows)).axes[:3]
+    names = [label.get_text() for label in stage_two.get_yticklabels()]
+    assert names == ["nodiff, fno", "nodiff, galerkin", "nodiff, unet", "fusionnet"]
+
+    def said(axes):
+        return [text.get_text().strip() for text in axes.texts]
+
+    assert stage_two.get_title(loc="left").startswith("Stage II iteration")
+    assert said(stage_two) == ["5", "not measured", "none", "none"]
+    assert said(memory) == ["not measured", "not measured", "OOM", "not measured"]
+
+
 def test_growth_exponent_of_known_laws():
     sizes = np.array([64, 128, 256, 512])
     assert growth_exponent(sizes, 3 * sizes**2.0) == pytest.approx(1.0)

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from bench.config import UsageError
 from bench.records import Row, RunFolder, View, generic_view, load_runs, load_views, write_view
 from bench.reporting.build import Report, build_sections, frame_of, write_report
-from bench.reporting.shown import headers, notes_of, show
+from bench.reporting.shown import headers, notes_of, of_accuracy, show
 from bench.reporting.summary import last_rows, summarise_rows
 from bench.reporting.terminal import print_report
 from bench.reporting.text import escape_latex, escape_markdown, slug
@@ -94,6 +95,21 @@ def test_repeats_are_seeds_and_a_second_run_or_a_setting_without_effect_counts_o
     assert line["center"][0] == pytest.approx(IMAGES.mean() + 2.5)
     [cell] = table([seeds[0], again], "evaluate-sample-4").cells["PSNR (dB) ↑"]
     assert cell.startswith(f"{IMAGES.mean() + 2:.3f}") and "n=" not in cell
+
+
+def test_rows_of_two_machines_with_many_settings_take_a_column_more_without_a_warning():
+    many = changed(stage1={f"rate_{i}": i for i in range(120)})
+    runs = {"a": MACHINE, "b": {"machine": {"cpu": "EPYC", "cores": 2}}}
+    rows = [make(many, run_id="a"), make(changed(backbone__layers=4), run_id="b", seed=1)]
+    frame = frame_of(rows, runs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame.assign(more=1)
+        show(frame, generic_view("evaluate")).frame.assign(more=1)
+        of_accuracy(frame, generic_view("evaluate")).assign(more=1)
+    assert frame["config.stage1.rate_7"].tolist() == [7, None]
+    assert frame["config.backbone.layers"].tolist() == [8, 4]
+    assert frame["machine"].nunique() == 2 and frame.columns.is_unique
 
 
 def test_a_later_failure_does_not_hide_what_was_measured():

@@ -33,6 +33,7 @@ EFFICIENCY_METRICS = (
 )
 """The panels of the paper's figure 2, and beside the first and the third what they leave out: the
 FLOPs that are executed, and timed, and the iteration of stage II."""
+_STAGE_II = ("flops_adapt_step", "latency_adapt_step", "mem_peak_adapt")
 
 
 @styled
@@ -45,7 +46,8 @@ def bar_panels(
 ) -> Figure:
     """Draw one panel of bars per cost metric, a bar per line (the paper's figure 2).
 
-    Bars are medians with quartiles; the number behind a bar is its multiple of the smallest.
+    Bars are medians with quartiles; the number behind a bar is its multiple of the smallest. Where
+    a line has no stage II, its place in that panel says ``none``.
 
     Args:
         frame: cost rows of one machine, size, batch and precision; ``line`` is what a bar is.
@@ -63,12 +65,14 @@ def bar_panels(
     aside = 0.07 * max(0, max(len(line) for name in wrapped for line in name.splitlines()) - 14)
     figure = Figure(figsize=((3.9 + aside) * columns, lines * (0.34 * len(names) + 0.95) + 0.5))
     of_line = colours(names)
+    single = {name for name, rows in frame.groupby("line") if _in_one_stage(rows)}
     for axes, metric in zip(panels_of(figure, len(metrics)), metrics, strict=True):
         rows = summary[summary["metric"] == metric].set_index("line").reindex(names)
         smallest = rows["center"].min()
         for position, (name, row) in enumerate(rows.iterrows()):
             if not np.isfinite(row["center"]):
-                text = row["status"].upper() if isinstance(row["status"], str) else "not measured"
+                text = "none" if metric in _STAGE_II and name in single else "not measured"
+                text = row["status"].upper() if isinstance(row["status"], str) else text
                 axes.text(0, position, f" {text}", va="center", fontsize=8)
                 continue
             axes.barh(position, row["center"], height=0.65, color=of_line[name])
@@ -91,6 +95,14 @@ def bar_panels(
         said += " FLOPs: as the paper writes the operator (canonical), and as executed and timed."
     captions(figure, title, " ".join(filter(None, [said, note])))
     return figure
+
+
+def _in_one_stage(rows: pd.DataFrame) -> bool:
+    """Tell whether a line is a bare denoiser, or a method without a denoiser: no stage II."""
+    if "config.scheme" not in rows:
+        return False
+    schemes = set(rows["config.scheme"].dropna())
+    return schemes == {"one_stage"} if schemes else bool(rows["backbone"].isna().all())
 
 
 @styled
