@@ -115,10 +115,7 @@ def test_every_shipped_backbone_was_tuned():
 
     # Of other libraries there are as many as there are settings: those are swept on demand.
     foreign = {n for n in BACKBONES if n.startswith(("diffusers_", "neuralop_", "timm_"))}
-    to_come = {
-        "ddif_unet", "dit", "ffno", "galerkin", "improved_unet", "nafnet", "resnet", "sr3_unet",
-        "uno", "wfno",
-    }  # fmt: skip
+    to_come = {"ddif_unet"}
     swept = set(read_rates(PACKAGED)["small"])
     assert not to_come & swept  # the list names no more than it must
     assert set(BACKBONES.match(("*",))) - foreign - to_come <= swept
